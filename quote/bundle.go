@@ -22,12 +22,12 @@ type Bundle struct {
 
 // Layer is one attester with one TPM: the host (physical TPM) or the guest (vTPM).
 type Layer struct {
-	TPM    TPM     `json:"tpm"`
-	EK     EK      `json:"ek"`
-	AK     AK      `json:"ak"`
-	Quotes []Quote `json:"quotes"` // at most MaxQuotes
-	PCRs   PCRs    `json:"pcrs"`   // the values the quotes' digests are made of
-	Logs   Logs    `json:"logs"`
+	TPM   TPM   `json:"tpm"`
+	EK    EK    `json:"ek"`
+	AK    AK    `json:"ak"`
+	Quote Quote `json:"quote"`
+	PCRs  PCRs  `json:"pcrs"` // the values the quotes' digests are made of
+	Logs  Logs  `json:"logs"`
 	// Missing names what the collector could not read and why; an empty field
 	// without an entry here means the collector did not try.
 	Missing []Missing `json:"missing,omitempty"`

@@ -1,0 +1,126 @@
+// Package roots holds the certificates of TPM manufacturers' certification
+// authorities that ship with the program.
+//
+// They are a convenience: a caller decides whether to trust them, all of them or
+// those of one vendor, and may use its own instead. PROVENANCE.tsv says where
+// each came from; gen rewrites both it and the certificates.
+package roots
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"embed"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+)
+
+//go:generate go run ./gen -package ruby-tpm-key-attestation -out .
+
+//go:embed PROVENANCE.tsv certs
+var files embed.FS
+
+// Certificate is a manufacturer's CA certificate with its place in this package.
+type Certificate struct {
+	Vendor string // as the source names it: "AMD", "Infineon", ...
+	File   string // path under this package: "certs/amd/amd-ftpm-ecc-rootca.pem"
+	Cert   *x509.Certificate
+}
+
+// Status says whether the certificate may be used at a time: "valid", "expired"
+// or "not yet valid" (RFC 5280, section 4.1.2.5). Expired certificates stay in
+// the list, so that a verifier can say "expired" instead of "unknown".
+func (c Certificate) Status(now time.Time) string {
+	switch {
+	case now.Before(c.Cert.NotBefore):
+		return "not yet valid"
+	case now.After(c.Cert.NotAfter):
+		return "expired"
+	}
+	return "valid"
+}
+
+// Builtin returns the embedded certificates in the order of PROVENANCE.tsv:
+// anchors are self-signed roots, intermediates are certificates that one of them
+// must vouch for and that are never trusted by themselves. Each call parses
+// afresh (under a millisecond), so the caller owns what it gets.
+//
+// An error means that the program was built from a damaged source tree.
+func Builtin() (anchors, intermediates []Certificate, err error) {
+	rows, err := provenance()
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, row := range rows {
+		switch row.Role {
+		case roleAnchor, roleIntermediate:
+		default:
+			continue // listed with the reason why it is not here
+		}
+		cert, err := load(row)
+		if err != nil {
+			return nil, nil, fmt.Errorf("built-in certificate %s: %w: rebuild from an undamaged source tree", row.File, err)
+		}
+		c := Certificate{Vendor: row.Vendor, File: row.File, Cert: cert}
+		if row.Role == roleAnchor {
+			anchors = append(anchors, c)
+		} else {
+			intermediates = append(intermediates, c)
+		}
+	}
+	return anchors, intermediates, nil
+}
+
+func load(row row) (*x509.Certificate, error) {
+	text, err := files.ReadFile(row.File)
+	if err != nil {
+		return nil, err
+	}
+	block, rest := pem.Decode(text)
+	if block == nil || block.Type != "CERTIFICATE" || len(bytes.TrimSpace(rest)) > 0 {
+		return nil, errors.New("not exactly one PEM certificate")
+	}
+	if sum := sha256.Sum256(block.Bytes); hex.EncodeToString(sum[:]) != row.SHA256 {
+		return nil, fmt.Errorf("SHA-256 %x, want %s as in PROVENANCE.tsv", sum, row.SHA256)
+	}
+	return x509.ParseCertificate(block.Bytes)
+}
+
+// Roles in PROVENANCE.tsv; anything else is a reason for leaving a file out.
+const (
+	roleAnchor       = "anchor"
+	roleIntermediate = "intermediate"
+)
+
+// row is one line of PROVENANCE.tsv.
+type row struct {
+	Role, Vendor, File, Source, SHA256, NotBefore, NotAfter, Subject, Note string
+}
+
+func provenance() ([]row, error) {
+	text, err := files.ReadFile("PROVENANCE.tsv")
+	if err != nil {
+		return nil, err
+	}
+	var rows []row
+	for n, line := range strings.Split(strings.TrimRight(string(text), "\n"), "\n") {
+		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, "role\t") {
+			continue
+		}
+		f := strings.Split(line, "\t")
+		if len(f) != 9 {
+			return nil, fmt.Errorf("PROVENANCE.tsv: line %d: %d fields, want 9", n+1, len(f))
+		}
+		r := row{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]}
+		if r.File != "" && path.Clean(r.File) != r.File {
+			return nil, fmt.Errorf("PROVENANCE.tsv: line %d: path %q is not clean", n+1, r.File)
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}

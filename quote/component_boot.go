@@ -1,0 +1,279 @@
+package quote
+
+import (
+	"fmt"
+	"strings"
+)
+
+// variable names the events that hold a UEFI_VARIABLE_DATA.
+func (c *Component) variable(e *Event) {
+	v, err := ParseUEFIVariable(e.Data)
+	if err != nil {
+		c.set(KindOther, e.Type.String(), "")
+		return
+	}
+	guid := v.GUID.String()
+	switch {
+	case e.Type == EventEFIVariableAuthority:
+		c.set(KindAuthority, "authority "+v.Name, authorityText(v.Data))
+	case e.Type == EventEFISPDMDevicePolicy || e.Type == EventEFISPDMDeviceAuthority:
+		c.set(KindDriver, "device authentication (SPDM) "+v.Name, "")
+	case e.Type == EventEFIVariableBoot || e.Type == EventEFIVariableBoot2:
+		c.bootVariable(v)
+	case guid == guidGlobalVariable || guid == guidSecurityDatabase:
+		c.set(KindSecureBoot, "Secure Boot variable "+v.Name, databaseText(v))
+	case guid == guidShim:
+		c.set(KindShim, "shim "+v.Name, databaseText(v))
+	default:
+		c.set(KindOther, "variable "+guid+"-"+v.Name, "")
+	}
+}
+
+func (c *Component) bootVariable(v UEFIVariable) {
+	if v.Name == "BootOrder" {
+		var order []string
+		for i := 0; i+1 < len(v.Data) && len(order) < 32; i += 2 {
+			order = append(order, fmt.Sprintf("%04X", uint16(v.Data[i])|uint16(v.Data[i+1])<<8))
+		}
+		c.set(KindBootVariable, "boot order", strings.Join(order, ","))
+		return
+	}
+	description, path := parseLoadOption(v.Data)
+	name := "boot entry " + v.Name
+	if description != "" {
+		name += " (" + description + ")"
+	}
+	c.set(KindBootVariable, name, path)
+}
+
+// parseLoadOption returns the description and the device path of an
+// EFI_LOAD_OPTION (UEFI 2.10, section 3.1.3), empty when it is none.
+func parseLoadOption(data []byte) (description, path string) {
+	r := littleEndian("EFI_LOAD_OPTION", data)
+	r.u32("Attributes")
+	size := int(r.u16("FilePathListLength"))
+	for r.err == nil {
+		at := r.off
+		if r.u16("Description") == 0 {
+			description = decodeUTF16(data[6:at])
+			break
+		}
+	}
+	list := r.bytes(size, "FilePathList")
+	if r.err != nil {
+		return "", ""
+	}
+	return description, DevicePathText(list)
+}
+
+func authorityText(data []byte) string {
+	c, ok := parseAuthority(data)
+	if !ok {
+		return asciiLines(data)
+	}
+	return certificateText(c)
+}
+
+func certificateText(c Certificate) string {
+	return fmt.Sprintf("%s sha256:%s", c.Subject, c.SHA256)
+}
+
+// asciiLines shows short texts such as an SBAT level.
+func asciiLines(data []byte) string {
+	return asciiText([]byte(strings.ReplaceAll(strings.TrimSpace(string(data[:min(len(data), maxName)])), "\n", " ")))
+}
+
+func databaseText(v UEFIVariable) string {
+	if len(v.Data) <= 1 {
+		switch string(v.Data) {
+		case "":
+			return "empty"
+		case "\x00":
+			return "0"
+		case "\x01":
+			return "1"
+		}
+	}
+	db, err := ParseSignatureDB(v.Data)
+	if err != nil {
+		return ""
+	}
+	if len(db.Certificates) == 1 && db.Hashes+db.Other == 0 {
+		return certificateText(db.Certificates[0])
+	}
+	return fmt.Sprintf("%d certificates, %d hashes, %d other", len(db.Certificates), db.Hashes, db.Other)
+}
+
+// Tagged events of boot software: Linux's EFI stub
+// (drivers/firmware/efi/libstub/efistub.h) and systemd (TPM2_PCR_MEASUREMENTS).
+// Their digests are of the thing itself, not of the event.
+const (
+	tagLinuxInitrd      = 0x8F3B22EC
+	tagLinuxLoadOptions = 0x8F3B22ED
+	tagLoaderConf       = 0xF5BC582A
+	tagDeviceTree       = 0x6C46F751
+	tagInitrdAddon      = 0x49DFFE0F
+	tagMicrocodeAddon   = 0xDAC08E1A
+	tagSMBIOS1          = 0xD5CB7CBC
+	tagSMBIOS2          = 0xE0D47BC8
+	tagSMBIOS11         = 0xC0B3BD23
+)
+
+func (c *Component) tag(e *Event) {
+	t, err := ParseTaggedEvent(e.Data)
+	if err != nil {
+		c.set(KindOther, e.Type.String(), "")
+		return
+	}
+	text := asciiText(t.Data)
+	if text == "" && e.PCR != 9 {
+		text = decodeUTF16(t.Data[:min(len(t.Data), 2*maxName)])
+	}
+	switch t.ID {
+	case tagLinuxInitrd:
+		c.set(KindInitrd, "initrd", text)
+	case tagLinuxLoadOptions:
+		c.set(KindCommandLine, "kernel command line", text)
+	case tagLoaderConf:
+		c.set(KindFile, "loader.conf", "")
+	case tagDeviceTree:
+		c.set(KindFile, "device tree "+text, "")
+	case tagInitrdAddon:
+		c.set(KindInitrd, "initrd add-on "+text, "")
+	case tagMicrocodeAddon:
+		c.set(KindInitrd, "microcode add-on "+text, "")
+	case tagSMBIOS1, tagSMBIOS2, tagSMBIOS11:
+		c.set(KindTables, "SMBIOS structure "+strings.TrimPrefix(text, "smbios:"), "")
+	default:
+		c.set(KindOther, fmt.Sprintf("tagged event 0x%08x", t.ID), asciiText(t.Data))
+	}
+}
+
+// ipl names what boot loaders measure as EV_IPL: systemd in UTF-16, GRUB and
+// shim in ASCII.
+func (c *Component) ipl(e *Event) {
+	if text, ok := e.utf16Text(); ok {
+		switch {
+		case isSectionName(text):
+			c.set(KindUKISection, "UKI section "+text, "")
+		case isInitrdName(text):
+			c.set(KindInitrd, "systemd: "+text, "")
+		default:
+			c.set(KindCommandLine, "kernel command line: "+text, "")
+		}
+		return
+	}
+	text := strings.TrimSuffix(string(e.Data), "\x00")
+	if rest, ok := strings.CutPrefix(text, grubCommand); ok {
+		c.set(KindGRUBCommand, "GRUB command: "+rest, "")
+		return
+	}
+	if rest, ok := strings.CutPrefix(text, grubKernelCmdline); ok {
+		c.set(KindCommandLine, "kernel command line: "+rest, "")
+		return
+	}
+	if rest, ok := strings.CutPrefix(text, grubModuleCmdline); ok {
+		c.set(KindCommandLine, "module command line: "+rest, "")
+		return
+	}
+	switch {
+	case strings.HasPrefix(text, "MokList") || strings.HasPrefix(text, "Mok") || text == "SbatLevel":
+		c.set(KindShim, "shim "+text, "")
+	case e.PCR == 9 && strings.ContainsAny(text, "/)"):
+		c.set(KindFile, "file "+text, "")
+	default:
+		c.set(KindOther, "boot loader: "+asciiText(e.Data), "")
+	}
+}
+
+// isInitrdName tells systemd-stub's descriptions of the initrds that it makes
+// from command lines, which are measured the same way (TPM2_PCR_MEASUREMENTS,
+// PCRs 12 and 13).
+func isInitrdName(text string) bool {
+	switch text {
+	case "Credentials initrd", "Global credentials initrd", "System extension initrd", "Configuration extension initrd":
+		return true
+	}
+	return false
+}
+
+// CommandLine is a kernel command line that boot software measured.
+type CommandLine struct {
+	Event  int    // index in the log
+	PCR    int    //
+	Source string // "grub", "systemd-stub", "efi-stub" or "uki-section"
+	Text   string // as measured, unbounded and not made printable; empty when the log holds its digest only
+	Digest Hex    // in the bank asked for
+	Rests  Rests  // RestsData: the digest is that of Text, or the event is proven to be a command line
+
+	alg Alg
+}
+
+// CommandLines finds the kernel command lines in a log: GRUB's in PCR 8, the EFI
+// stub's load options in PCR 9, and systemd-stub's in PCRs 11 and 12. The same
+// line may be there more than once, from different software.
+//
+// GRUB measures a command and a command line alike, and only the unprotected
+// prefix tells them apart: a policy that forbids words must look at the GRUB
+// commands among Components too.
+func (l *EventLog) CommandLines(alg Alg) []CommandLine {
+	if !hasBank(l, alg) {
+		return nil
+	}
+	var lines []CommandLine
+	sections := sectionReader{log: l, alg: alg}
+	for i := range l.Events {
+		e := &l.Events[i]
+		if !e.Extended() {
+			continue
+		}
+		check := e.DataDigested(alg)
+		line := CommandLine{Event: e.Index, PCR: e.PCR, Digest: e.Digest(alg), Rests: RestsHint, alg: alg}
+		if section, content, ok := sections.next(e, check); ok {
+			if content && section == ".cmdline" {
+				line.Source, line.Rests = "uki-section", RestsData
+				lines = append(lines, line)
+			}
+			continue
+		}
+		if !line.read(e) {
+			continue
+		}
+		if check == DataMatches && line.Text != "" {
+			line.Rests = RestsData
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func (c *CommandLine) read(e *Event) bool {
+	switch e.Type {
+	case EventTag:
+		t, err := ParseTaggedEvent(e.Data)
+		c.Source = "efi-stub"
+		return err == nil && t.ID == tagLinuxLoadOptions
+	case EventIPL:
+		if text, ok := e.utf16Text(); ok {
+			c.Source, c.Text = "systemd-stub", text
+			return (e.PCR == 12 || e.PCR == 8) && !isSectionName(text) && !isInitrdName(text)
+		}
+		text, ok := strings.CutPrefix(strings.TrimSuffix(string(e.Data), "\x00"), grubKernelCmdline)
+		c.Source, c.Text = "grub", text
+		return ok
+	}
+	return false
+}
+
+// Is reports whether text is the measured command line, by its digest: in UTF-16
+// with and without a NUL as UEFI passes it, and as bytes with and without one as
+// GRUB and a .cmdline section have it.
+func (c *CommandLine) Is(text string) bool {
+	x, err := newExtender(c.alg)
+	if err != nil {
+		return false
+	}
+	wide := encodeUTF16(text)
+	return x.sumIs(c.Digest, []byte(text)) || x.sumIs(c.Digest, append([]byte(text), 0)) ||
+		x.sumIs(c.Digest, wide) || x.sumIs(c.Digest, append(wide, 0, 0))
+}

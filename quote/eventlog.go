@@ -1,0 +1,213 @@
+package quote
+
+import "bytes"
+
+// Limits of a firmware event log. Real ones stay under 200 KiB and 500 events.
+const (
+	MaxEvents  = 65536
+	maxLogAlgs = 8 // algorithms in a Spec ID header
+)
+
+// EventLog is the firmware's log of what it measured
+// (/sys/kernel/security/tpm0/binary_bios_measurements).
+type EventLog struct {
+	SpecID SpecID  // zero for a log in the SHA-1 format
+	Events []Event // Events[i].Index == i; a crypto-agile log's header is Events[0]
+}
+
+// SpecID is the header of a crypto-agile log (TCG_EfiSpecIdEvent, PFP 10.4.5.1).
+type SpecID struct {
+	PlatformClass uint32 // 0 client, 1 server
+	Major, Minor  uint8  // of the specification, e.g. 2 and 0
+	Errata        uint8
+	Algs          []AlgSize
+	VendorInfo    []byte
+}
+
+// AlgSize is a bank that the log has digests for, and their length in bytes.
+type AlgSize struct {
+	Alg  Alg
+	Size int
+}
+
+// CryptoAgile reports whether the log has a Spec ID header, as TPM 2.0 logs do.
+func (l *EventLog) CryptoAgile() bool { return len(l.SpecID.Algs) > 0 }
+
+// Banks lists the algorithms that every event of the log has a digest for, in
+// the header's order.
+func (l *EventLog) Banks() []Alg {
+	if !l.CryptoAgile() {
+		return []Alg{SHA1}
+	}
+	banks := make([]Alg, len(l.SpecID.Algs))
+	for i, a := range l.SpecID.Algs {
+		banks[i] = a.Alg
+	}
+	return banks
+}
+
+// specIDEvent03 marks the crypto-agile format (PFP 10.4.5.1).
+const specIDEvent03 = "Spec ID Event03\x00"
+
+// ParseEventLog reads a log in the crypto-agile format (TCG_PCR_EVENT2,
+// PFP 10.2.2) or, when its first event is no "Spec ID Event03", in the SHA-1
+// format (TCG_PCClientPCREvent, PFP 10.2.1) that TPM 1.2 firmware writes. The
+// result shares data's memory. Errors are *ParseError with the offset in data.
+func ParseEventLog(data []byte) (*EventLog, error) {
+	r := littleEndian("TCG_PCR_EVENT", data)
+	if len(data) > MaxUEFILog {
+		r.fail("log of %d bytes, at most %d", len(data), MaxUEFILog)
+		return nil, r.err
+	}
+	if len(data) == 0 {
+		r.fail("empty log")
+		return nil, r.err
+	}
+	// An event takes 32 bytes at least and about 100 as a rule.
+	l := &EventLog{Events: make([]Event, 0, min(MaxEvents, 8+len(data)/100))}
+	p := logParser{reader: r, digests: make([]EventDigest, 0, 8+len(data)/40)}
+
+	first := p.event1(0)
+	if r.err != nil {
+		return nil, r.err
+	}
+	l.Events = append(l.Events, first)
+	if first.Type == EventNoAction && bytes.HasPrefix(first.Data, []byte(specIDEvent03)) {
+		l.SpecID = parseSpecID(r, first)
+		p.algs = l.SpecID.Algs
+		r.name = "TCG_PCR_EVENT2"
+	}
+	for r.err == nil && r.left() > 0 {
+		if len(l.Events) == MaxEvents {
+			r.fail("more than %d events", MaxEvents)
+			break
+		}
+		if p.algs != nil {
+			l.Events = append(l.Events, p.event2(len(l.Events)))
+		} else {
+			l.Events = append(l.Events, p.event1(len(l.Events)))
+		}
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	return l, nil
+}
+
+// logParser reads events one after the other; their digests share one array.
+type logParser struct {
+	*reader
+	algs    []AlgSize
+	digests []EventDigest
+}
+
+// event1 reads a TCG_PCClientPCREvent (PFP 10.2.1).
+func (p *logParser) event1(index int) Event {
+	e := Event{Index: index, Offset: p.off}
+	e.PCR, e.Type = p.pcr()
+	start := len(p.digests)
+	p.digests = append(p.digests, EventDigest{SHA1, p.bytes(SHA1.Size(), "digest")})
+	e.Digests = p.digests[start:len(p.digests):len(p.digests)]
+	e.Data = p.data()
+	return e
+}
+
+// event2 reads a TCG_PCR_EVENT2 (PFP 10.2.2). It has one digest for each
+// algorithm of the header, in any order.
+func (p *logParser) event2(index int) Event {
+	e := Event{Index: index, Offset: p.off}
+	e.PCR, e.Type = p.pcr()
+	if n := p.u32("digests.count"); p.err == nil && n != uint32(len(p.algs)) {
+		p.fail("event %d: %d digests, the header lists %d algorithms", index, n, len(p.algs))
+	}
+	start := len(p.digests)
+	for i := 0; i < len(p.algs) && p.err == nil; i++ {
+		at := p.off
+		alg := Alg(p.u16("digests.hashAlg"))
+		size := p.size(alg, i)
+		for _, d := range p.digests[start:] {
+			if d.Alg == alg {
+				size = 0
+			}
+		}
+		if p.err == nil && size == 0 {
+			p.off = at
+			p.fail("event %d: digest of %s, which the header does not list or the event has already", index, alg)
+			break
+		}
+		p.digests = append(p.digests, EventDigest{alg, p.bytes(size, "digests.digest")})
+	}
+	e.Digests = p.digests[start:len(p.digests):len(p.digests)]
+	e.Data = p.data()
+	return e
+}
+
+// size returns the digest length that the header gives for an algorithm, which
+// is most often at place i.
+func (p *logParser) size(alg Alg, i int) int {
+	if p.algs[i].Alg == alg {
+		return p.algs[i].Size
+	}
+	for _, a := range p.algs {
+		if a.Alg == alg {
+			return a.Size
+		}
+	}
+	return 0
+}
+
+// pcr reads pcrIndex and eventType. Events that are not extended may name an NV
+// index or no PCR at all (PFP 10.4.5, EV_NO_ACTION).
+func (p *logParser) pcr() (int, EventType) {
+	at := p.off
+	n := p.u32("pcrIndex")
+	t := EventType(p.u32("eventType"))
+	if p.err == nil && n >= NumPCRs && t != EventNoAction {
+		p.off = at
+		p.fail("pcrIndex: %d, want 0 to %d", n, NumPCRs-1)
+	}
+	return int(n), t
+}
+
+func (p *logParser) data() []byte {
+	n := p.u32("eventSize")
+	if p.err == nil && uint64(n) > uint64(p.left()) {
+		p.fail("event: want %d bytes, %d left", n, p.left())
+	}
+	return p.bytes(int(n), "event")
+}
+
+// parseSpecID reads the TCG_EfiSpecIdEvent in the first event's data
+// (PFP 10.4.5.1) and puts its faults into r, at their place in the log.
+func parseSpecID(r *reader, first Event) SpecID {
+	h := littleEndian("TCG_EfiSpecIdEvent", first.Data)
+	h.bytes(len(specIDEvent03), "signature")
+	var s SpecID
+	s.PlatformClass = h.u32("platformClass")
+	s.Minor = h.u8("specVersionMinor")
+	s.Major = h.u8("specVersionMajor")
+	s.Errata = h.u8("specErrata")
+	h.u8("uintnSize")
+	n := h.u32("numberOfAlgorithms")
+	if h.err == nil && (n == 0 || n > maxLogAlgs) {
+		h.fail("numberOfAlgorithms: %d, want 1 to %d", n, maxLogAlgs)
+	}
+	for i := uint32(0); i < n && h.err == nil; i++ {
+		a := AlgSize{Alg(h.u16("algorithmId")), int(h.u16("digestSize"))}
+		if known := a.Alg.Size(); h.err == nil && (a.Size == 0 || a.Size > 64 || known != 0 && known != a.Size) {
+			h.fail("digestSize of %s: %d", a.Alg, a.Size)
+		}
+		for _, b := range s.Algs {
+			if h.err == nil && a.Alg == b.Alg {
+				h.fail("algorithm %s twice", a.Alg)
+			}
+		}
+		s.Algs = append(s.Algs, a)
+	}
+	s.VendorInfo = h.bytes(int(h.u8("vendorInfoSize")), "vendorInfo")
+	if err := h.end(); err != nil {
+		// 32 bytes of TCG_PCClientPCREvent stand before its data.
+		r.err = &ParseError{Structure: h.name, Offset: first.Offset + 32 + h.off, Reason: err.(*ParseError).Reason}
+	}
+	return s
+}

@@ -1,0 +1,113 @@
+package quote
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// startupLocality is an EV_NO_ACTION event of PCR 0 (TCG_EfiStartupLocalityEvent,
+// PFP 10.4.5.3): the signature and the locality of TPM2_Startup.
+const startupLocality = "StartupLocality\x00"
+
+// Replayed is what a log says the PCRs of one bank hold.
+type Replayed struct {
+	Alg             Alg
+	StartupLocality int // the last byte of PCR 0's first value
+	PCRs            [NumPCRs]ReplayedPCR
+}
+
+// ReplayedPCR is the result of a PCR's events.
+type ReplayedPCR struct {
+	Events int // extended into it; 0 when the log says nothing of this PCR
+	Value  Hex // nil without events
+	// Launched is the value of PCRs 17 to 22 after a dynamic launch, which
+	// resets them to zeros before their first event. Value begins with the ones
+	// that TPM2_Startup leaves there (PC Client Platform TPM Profile 1.05,
+	// section 4.6.2). Which one holds is for the quote to tell.
+	Launched Hex
+}
+
+// Replay extends every event of the log, in its order, into a bank that starts
+// as TPM2_Startup(CLEAR) leaves it.
+func (l *EventLog) Replay(alg Alg) (*Replayed, error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil, fmt.Errorf("event log: %w", err)
+	}
+	if !hasBank(l, alg) {
+		return nil, fmt.Errorf("event log: no %s digests: the log has %v", alg, l.Banks())
+	}
+	res := &Replayed{Alg: alg}
+	var state, launched [NumPCRs][64]byte
+	for n := 17; n <= 22; n++ {
+		state[n] = ones
+	}
+	located := false
+	for i := range l.Events {
+		e := &l.Events[i]
+		if !e.Extended() {
+			locality, ok, err := e.startupLocality()
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+			if located || res.PCRs[0].Events > 0 {
+				return nil, fmt.Errorf("event %d: StartupLocality after another one or after an event of PCR 0", e.Index)
+			}
+			located = true
+			res.StartupLocality = locality
+			state[0][x.size-1] = byte(locality)
+			continue
+		}
+		digest := e.Digest(alg)
+		x.extend(&state[e.PCR], digest)
+		if 17 <= e.PCR && e.PCR <= 22 {
+			x.extend(&launched[e.PCR], digest)
+		}
+		res.PCRs[e.PCR].Events++
+	}
+	values := make([]byte, 0, NumPCRs*x.size)
+	for n := range res.PCRs {
+		p := &res.PCRs[n]
+		if p.Events == 0 {
+			continue
+		}
+		values = append(values, state[n][:x.size]...)
+		p.Value = Hex(values[len(values)-x.size : len(values) : len(values)])
+		if 17 <= n && n <= 22 {
+			p.Launched = bytes.Clone(launched[n][:x.size])
+		}
+	}
+	return res, nil
+}
+
+func hasBank(l *EventLog, alg Alg) bool {
+	if !l.CryptoAgile() {
+		return alg == SHA1
+	}
+	for _, a := range l.SpecID.Algs {
+		if a.Alg == alg {
+			return true
+		}
+	}
+	return false
+}
+
+// startupLocality decodes a TCG_EfiStartupLocalityEvent, and returns false for
+// any other EV_NO_ACTION event.
+func (e *Event) startupLocality() (int, bool, error) {
+	if e.PCR != 0 || !bytes.HasPrefix(e.Data, []byte(startupLocality)) {
+		return 0, false, nil
+	}
+	if len(e.Data) != len(startupLocality)+1 {
+		return 0, false, fmt.Errorf("event %d: StartupLocality of %d bytes, want %d", e.Index, len(e.Data), len(startupLocality)+1)
+	}
+	// 0 and 3 from TPM2_Startup, 4 after a hardware CRTM (Part 1, section 34.2).
+	locality := int(e.Data[len(startupLocality)])
+	if locality != 0 && locality != 3 && locality != 4 {
+		return 0, false, fmt.Errorf("event %d: StartupLocality %d, want 0, 3 or 4", e.Index, locality)
+	}
+	return locality, true, nil
+}

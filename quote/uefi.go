@@ -1,0 +1,165 @@
+package quote
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// GUID is an EFI_GUID as it lies in memory: its first three fields are
+// little-endian (UEFI 2.10, appendix A).
+type GUID [16]byte
+
+// String returns the canonical 8-4-4-4-12 form in lower case.
+func (g GUID) String() string {
+	b := slices.Clone(g[:])
+	slices.Reverse(b[0:4])
+	slices.Reverse(b[4:6])
+	slices.Reverse(b[6:8])
+	x := hex.EncodeToString(b)
+	return x[:8] + "-" + x[8:12] + "-" + x[12:16] + "-" + x[16:20] + "-" + x[20:]
+}
+
+// Vendor GUIDs of the variables that firmware and shim measure.
+const (
+	guidGlobalVariable   = "8be4df61-93ca-11d2-aa0d-00e098032b8c" // UEFI 2.10, section 3.3
+	guidSecurityDatabase = "d719b2cb-3d3a-4596-a3bc-dad00e67656f" // UEFI 2.10, section 32.6.1
+	guidShim             = "605dab50-e046-4300-abb6-3dd810dd8b23" // shim, lib/guid.c SHIM_LOCK_GUID
+)
+
+func (r *reader) guid(field string) (g GUID) {
+	copy(g[:], r.bytes(len(g), field))
+	return g
+}
+
+// length reads a UINT64 count of bytes that are still to come.
+func (r *reader) length(field string) int {
+	n := r.u64(field)
+	if r.err == nil && n > uint64(r.left()) {
+		r.fail("%s: %d, %d bytes left", field, n, r.left())
+		return 0
+	}
+	return int(n)
+}
+
+// decodeUTF16 returns little-endian UTF-16 up to its first NUL, if any.
+func decodeUTF16(b []byte) string {
+	units := make([]uint16, 0, len(b)/2)
+	for i := 0; i+1 < len(b); i += 2 {
+		u := binary.LittleEndian.Uint16(b[i:])
+		if u == 0 {
+			break
+		}
+		units = append(units, u)
+	}
+	return string(utf16.Decode(units))
+}
+
+// encodeUTF16 returns little-endian UTF-16 without a NUL.
+func encodeUTF16(s string) []byte {
+	units := utf16.Encode([]rune(s))
+	b := make([]byte, 0, 2*len(units))
+	for _, u := range units {
+		b = binary.LittleEndian.AppendUint16(b, u)
+	}
+	return b
+}
+
+// maxName is the most bytes of untrusted text that a name repeats.
+const maxName = 256
+
+// printable makes untrusted text fit for a terminal and a report: what is not
+// printable is escaped, and what is too long is cut.
+func printable(s string) string {
+	if len(s) <= maxName && !strings.ContainsFunc(s, notPrintable) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		if b.Len() > maxName {
+			b.WriteString("…")
+			break
+		}
+		switch {
+		case r == utf8.RuneError:
+			// A broken byte, or U+FFFD itself.
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case notPrintable(r):
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func notPrintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+
+// FirmwareBlob is a UEFI_PLATFORM_FIRMWARE_BLOB or _BLOB2: a measured piece of
+// firmware (PFP 10.2).
+type FirmwareBlob struct {
+	Description  string // empty in the first form
+	Base, Length uint64 // physical address and bytes
+}
+
+// ParseFirmwareBlob decodes an event of EV_EFI_PLATFORM_FIRMWARE_BLOB, or with
+// described of EV_EFI_PLATFORM_FIRMWARE_BLOB2, EV_POST_CODE and EV_POST_CODE2.
+func ParseFirmwareBlob(data []byte, described bool) (FirmwareBlob, error) {
+	r := littleEndian("UEFI_PLATFORM_FIRMWARE_BLOB", data)
+	var b FirmwareBlob
+	if described {
+		r.name = "UEFI_PLATFORM_FIRMWARE_BLOB2"
+		b.Description = strings.TrimRight(string(r.bytes(int(r.u8("BlobDescriptionSize")), "BlobDescription")), "\x00")
+	}
+	b.Base = r.u64("BlobBase")
+	b.Length = r.u64("BlobLength")
+	return b, r.end()
+}
+
+// HandoffTables is a UEFI_HANDOFF_TABLE_POINTERS or _POINTERS2: the tables, such
+// as SMBIOS, that firmware measured (PFP 10.2).
+type HandoffTables struct {
+	Description string // empty in the first form
+	Tables      []GUID
+}
+
+// ParseHandoffTables decodes an event of EV_EFI_HANDOFF_TABLES, or with
+// described of EV_EFI_HANDOFF_TABLES2.
+func ParseHandoffTables(data []byte, described bool) (HandoffTables, error) {
+	r := littleEndian("UEFI_HANDOFF_TABLE_POINTERS", data)
+	var h HandoffTables
+	if described {
+		r.name = "UEFI_HANDOFF_TABLE_POINTERS2"
+		h.Description = strings.TrimRight(string(r.bytes(int(r.u8("TableDescriptionSize")), "TableDescription")), "\x00")
+	}
+	n := r.u64("NumberOfTables")
+	for i := uint64(0); i < n && r.err == nil; i++ {
+		h.Tables = append(h.Tables, r.guid("VendorGuid"))
+		r.u64("VendorTable")
+	}
+	return h, r.end()
+}
+
+// TaggedEvent is a TCG_PCClientTaggedEvent (PFP 10.2.6).
+type TaggedEvent struct {
+	ID   uint32
+	Data []byte
+}
+
+// ParseTaggedEvent decodes an event of EV_EVENT_TAG. An event may hold several
+// tagged events one after the other; this is the first.
+func ParseTaggedEvent(data []byte) (TaggedEvent, error) {
+	r := littleEndian("TCG_PCClientTaggedEvent", data)
+	t := TaggedEvent{ID: r.u32("taggedEventID")}
+	n := r.u32("taggedEventDataSize")
+	if r.err == nil && uint64(n) > uint64(r.left()) {
+		r.fail("taggedEventDataSize: %d, %d bytes left", n, r.left())
+	}
+	t.Data = r.bytes(int(n), "taggedEventData")
+	return t, r.err
+}

@@ -1,0 +1,133 @@
+package quote
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+)
+
+// UEFIVariable is a UEFI_VARIABLE_DATA: a variable as firmware measured it
+// (PFP 10.2).
+type UEFIVariable struct {
+	GUID GUID
+	Name string
+	Data []byte // shares the event's memory
+	// Size is the structure's length in bytes. Versions of shim before 15.3 log
+	// up to eight bytes more.
+	Size int
+}
+
+const maxVariableSlack = 8
+
+// ParseUEFIVariable decodes an event of the EV_EFI_VARIABLE_... types.
+func ParseUEFIVariable(data []byte) (UEFIVariable, error) {
+	r := littleEndian("UEFI_VARIABLE_DATA", data)
+	v := UEFIVariable{GUID: r.guid("VariableName")}
+	units := r.length("UnicodeNameLength")
+	size := r.u64("VariableDataLength")
+	v.Name = decodeUTF16(r.bytes(2*units, "UnicodeName"))
+	if r.err == nil && size > uint64(r.left()) {
+		r.fail("VariableDataLength: %d, %d bytes left", size, r.left())
+	}
+	v.Data = r.bytes(int(size), "VariableData")
+	v.Size = r.off
+	if r.err == nil && r.left() > maxVariableSlack {
+		r.fail("%d trailing bytes", r.left())
+	}
+	return v, r.err
+}
+
+// Certificate names an X.509 certificate of a signature database. Certificate
+// subjects are the certificate's own words.
+type Certificate struct {
+	Subject string `json:"subject,omitempty"` // RFC 4514; empty when it does not parse
+	SHA256  Hex    `json:"sha256"`            // of its DER
+}
+
+// SignatureDB is what PK, KEK, db, dbx or MokList hold.
+type SignatureDB struct {
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Hashes       int           `json:"hashes,omitzero"` // image and certificate hashes
+	Other        int           `json:"other,omitzero"`  // entries of other kinds, such as bare RSA keys
+}
+
+// Signature types (UEFI 2.10, section 32.4.1, EFI_SIGNATURE_LIST).
+const guidCertX509 = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072"
+
+func isHashGUID(g string) bool {
+	switch g {
+	case "c1c41626-504c-4092-aca9-41f936934328", // SHA256
+		"826ca512-cf10-4ac9-b187-be01496631bd", // SHA1
+		"0b6e5233-a65c-44c9-9407-d9ab83bfc8bd", // SHA224
+		"ff3e5307-9fd0-48c9-85f1-8ad56c701e01", // SHA384
+		"093e0fae-a6c4-4f50-9f1b-d41e2b89c19a", // SHA512
+		"3bd2a492-96c0-4079-b420-fcf98ef103ed", // X509_SHA256
+		"7076876e-80c2-4ee6-aad2-28b349a6865b", // X509_SHA384
+		"446dbf63-2502-4cda-bcfa-2465d2b0fe9d": // X509_SHA512
+		return true
+	}
+	return false
+}
+
+// ParseSignatureDB decodes a sequence of EFI_SIGNATURE_LISTs (UEFI 2.10, section
+// 32.4.1). No bytes at all are an empty database.
+func ParseSignatureDB(data []byte) (SignatureDB, error) {
+	var db SignatureDB
+	r := littleEndian("EFI_SIGNATURE_LIST", data)
+	for r.err == nil && r.left() > 0 {
+		kind := r.guid("SignatureType").String()
+		list := r.u32("SignatureListSize")
+		header := r.u32("SignatureHeaderSize")
+		size := r.u32("SignatureSize")
+		if r.err != nil {
+			break
+		}
+		// 28 bytes of list header and 16 of owner GUID in every signature.
+		body := int64(list) - 28 - int64(header)
+		if body < 0 || size <= 16 || body%int64(size) != 0 {
+			r.fail("list of %d bytes, header of %d, signatures of %d: sizes do not fit", list, header, size)
+			break
+		}
+		r.bytes(int(header), "SignatureHeader")
+		sigs := r.bytes(int(body), "Signatures")
+		for ; len(sigs) > 0; sigs = sigs[size:] {
+			switch entry := sigs[16:size]; {
+			case kind == guidCertX509:
+				db.Certificates = append(db.Certificates, newCertificate(entry))
+			case isHashGUID(kind):
+				db.Hashes++
+			default:
+				db.Other++
+			}
+		}
+	}
+	return db, r.end()
+}
+
+func newCertificate(der []byte) Certificate {
+	sum := sha256.Sum256(der)
+	c := Certificate{SHA256: sum[:]}
+	if x, err := x509.ParseCertificate(der); err == nil {
+		c.Subject = printable(x.Subject.String())
+	}
+	return c
+}
+
+// parseAuthority decodes the data of an EV_EFI_VARIABLE_AUTHORITY event: an
+// EFI_SIGNATURE_DATA (PFP 10.4.1), whose owner GUID older versions of shim leave
+// out. It returns false for what is no certificate, such as SbatLevel.
+func parseAuthority(data []byte) (Certificate, bool) {
+	const owner = 16
+	if len(data) > owner && looksLikeDER(data[owner:]) {
+		return newCertificate(data[owner:]), true
+	}
+	if looksLikeDER(data) {
+		return newCertificate(data), true
+	}
+	return Certificate{}, false
+}
+
+// looksLikeDER reports whether b is one SEQUENCE with a two-byte length, as any
+// real certificate is.
+func looksLikeDER(b []byte) bool {
+	return len(b) > 4 && b[0] == 0x30 && b[1] == 0x82 && int(b[2])<<8+int(b[3])+4 == len(b)
+}

@@ -1,0 +1,423 @@
+package verify
+
+import "slices"
+
+// Actors that a remedy can name.
+const (
+	Tenant        = "tenant"
+	ImageOwner    = "image owner"
+	CloudOperator = "cloud operator"
+)
+
+// Catalogue returns the entries of every check that Evidence makes, in the order
+// in which they run and are reported. IDs and order are stable.
+func Catalogue() []Spec {
+	var specs []Spec
+	for _, c := range catalogue() {
+		specs = append(specs, c.Spec)
+	}
+	return specs
+}
+
+// catalogue is host first, then the link, then the guest: trust is built
+// bottom-up, and a check runs after those it needs.
+func catalogue() []check {
+	return slices.Concat(
+		[]check{{
+			Spec: Spec{
+				ID: "bundle.format", Layer: Format, Title: "The evidence is one well-formed bundle",
+				Stops:    "oversized, ambiguous or unreadable evidence: unknown or duplicate members, trailing data, values out of range",
+				Citation: "RFC 8259, sections 4 and 9; RFC 7493 (I-JSON), section 2.3",
+				Actor:    Tenant, Remedy: "collect the evidence again with `deepattest collect`; look at it with `deepattest inspect`",
+			},
+			run: (*verification).format,
+		}},
+		hostChecks(), linkChecks(), guestChecks(), contextChecks(),
+	)
+}
+
+func (v *verification) format() Check {
+	if v.formatErr != nil {
+		return fail("the evidence is not a bundle").evidence(v.formatErr.Error(), "an evidence bundle, version 1", "")
+	}
+	return pass("evidence bundle, version 1")
+}
+
+func hostChecks() []check {
+	const first = "bundle.format"
+	host := func(f func(*layer) Check) func(*verification) Check {
+		return func(v *verification) Check { return f(v.host) }
+	}
+	identity := []check{
+		{
+			Spec: Spec{
+				ID: "host.ek.chain", Layer: Host, Title: "The host's endorsement key certificate chains to a trusted maker",
+				Stops:    "a software TPM, or one of an unknown maker, in the place of the host's",
+				Citation: "TCG EK Credential Profile 2.5, sections 2 and 3.2; RFC 5280, section 6",
+				Actor:    CloudOperator, Remedy: "show the TPM maker's certificates in NV 0x01c00100 and up; the tenant can add roots and intermediates to the trust file with `deepattest trust import`",
+				Needs: []string{first},
+			},
+			run: (*verification).ekChain,
+		},
+		{
+			Spec: Spec{
+				ID: "host.ek.enrolled", Layer: Host, Title: "The host is one that the tenant enrolled",
+				Stops:    "the cuckoo attack: a genuine TPM of another machine answers for this one",
+				Citation: "RFC 9334, section 11; TPM 2.0 Part 1, section 24",
+				Actor:    Tenant, Remedy: "if the host is expected, enroll it with `deepattest host enroll`; if not, ask the cloud operator where the VM runs",
+				Needs: []string{first},
+			},
+			run: (*verification).ekEnrolled,
+		},
+		{
+			Spec: keySpec("host", Host, []string{first}),
+			run: func(v *verification) Check {
+				if v.host.ev == nil {
+					return v.host.absent(v.bundle)
+				}
+				return v.host.keyAttributes()
+			},
+		},
+		{
+			Spec: Spec{
+				ID: "host.ak.bound", Layer: Host, Title: "The host's attestation key is in the TPM of its endorsement key",
+				Stops:    "an attestation key of another TPM, or of no TPM, beside a genuine endorsement key certificate",
+				Citation: "TPM 2.0 Part 1, section 24 (credential protection); Part 3, TPM2_ActivateCredential",
+				Actor:    Tenant, Remedy: "enroll the host again with `deepattest host enroll`; its TPM may have been cleared or exchanged",
+				Needs: []string{"host.ak.attributes"},
+			},
+			run: (*verification).hostBound,
+		},
+	}
+	nonce := check{
+		Spec: nonceSpec("host", Host, "the leaf under its signature was made for it"),
+		run:  (*verification).hostNonce,
+	}
+	clock := func(v *verification) Check {
+		if p := v.opts.Previous; p != nil {
+			return v.host.clock(p.HostAK, p.HostClock)
+		}
+		return v.host.clock(nil, v.host.attest.Clock)
+	}
+	return slices.Concat(identity, quoteChecks("host", Host, CloudOperator, host, nonce, clock), logChecks("host", Host, CloudOperator, host, func(v *verification) *layer { return v.host }))
+}
+
+func guestChecks() []check {
+	guest := func(f func(*layer) Check) func(*verification) Check {
+		return func(v *verification) Check { return f(v.guest) }
+	}
+	identity := []check{
+		{
+			Spec: keySpec("guest", Guest, []string{"bundle.format"}),
+			run: func(v *verification) Check {
+				if v.guest.ev == nil {
+					return v.guest.absent(v.bundle)
+				}
+				return v.guest.keyAttributes()
+			},
+		},
+		{
+			Spec: Spec{
+				ID: "guest.ak.bound", Layer: Guest, Title: "Somebody the tenant trusts vouches for the guest's attestation key",
+				Stops:    "an attestation key of another VM, or of a software TPM inside the guest",
+				Citation: "RFC 9334, section 3.2 (layered attestation); TPM 2.0 Part 1, section 24",
+				Actor:    CloudOperator, Remedy: "register the VM's vTPM with the host's quote service; the tenant can pin the key in the trust file",
+				Needs: []string{"guest.ak.attributes"},
+			},
+			run: (*verification).guestBound,
+		},
+	}
+	nonce := check{
+		Spec: nonceSpec("guest", Guest, "its qualifyingData is the challenge's labelled hash"),
+		run:  (*verification).guestNonce,
+	}
+	clock := func(v *verification) Check {
+		if p := v.opts.Previous; p != nil {
+			return v.guest.clock(p.GuestAK, p.GuestClock)
+		}
+		return v.guest.clock(nil, v.guest.attest.Clock)
+	}
+	return slices.Concat(identity, quoteChecks("guest", Guest, ImageOwner, guest, nonce, clock), logChecks("guest", Guest, ImageOwner, guest, func(v *verification) *layer { return v.guest }))
+}
+
+func keySpec(prefix string, layer Layer, needs []string) Spec {
+	return Spec{
+		ID: prefix + ".ak.attributes", Layer: layer, Title: "The " + prefix + "'s attestation key signs only what its TPM made",
+		Stops:    "an unrestricted, imported, duplicable or weak key that would sign a made-up quote",
+		CVEs:     []string{"CVE-2025-49707"},
+		Citation: "TPM 2.0 Part 2, section 8.3 (TPMA_OBJECT); Part 1, section 31.3",
+		Actor:    CloudOperator, Remedy: "use the attestation key that deepattest makes; a key of another tool must be restricted, fixed to its TPM and at least RSA-2048 or ECC P-256 with SHA-256",
+		Needs: needs,
+	}
+}
+
+func nonceSpec(prefix string, layer Layer, how string) Spec {
+	return Spec{
+		ID: prefix + ".quote.nonce", Layer: layer, Title: "The " + prefix + "'s quote answers this challenge: " + how,
+		Stops:    "replay of an old quote",
+		Citation: "RFC 9334, section 10.2 (implicit timekeeping using nonces); TPM 2.0 Part 2, section 10.12.12 (extraData)",
+		Actor:    Tenant, Remedy: "collect again with the challenge that is verified with; if it was, somebody replays old evidence",
+		Needs: []string{prefix + ".quote.signature"},
+	}
+}
+
+// quoteChecks are the checks on one layer's quote.
+func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) Check) func(*verification) Check, nonce check, clock func(*verification) Check) []check {
+	id := func(s string) string { return prefix + ".quote." + s }
+	key := prefix + ".ak.attributes"
+	signed := id("signature")
+	return []check{
+		{
+			Spec: Spec{
+				ID: id("magic"), Layer: name, Title: "The signed structure was made inside a TPM",
+				Stops:    "data that looks like a quote, signed by an ordinary key",
+				CVEs:     []string{"CVE-2024-29038"},
+				Citation: "TPM 2.0 Part 2, section 6.2 (TPM_GENERATED); Part 1, section 31.2",
+				Actor:    actor, Remedy: "find out what made this structure: no TPM did",
+				Needs: []string{present(prefix)},
+			},
+			run: on((*layer).magic),
+		},
+		{
+			Spec: Spec{
+				ID: id("type"), Layer: name, Title: "The signed structure is a quote",
+				Stops:    "a certification, time or audit attestation shown as a quote",
+				Citation: "TPM 2.0 Part 2, section 10.12.10 (TPMI_ST_ATTEST)",
+				Actor:    actor, Remedy: "collect a TPM2_Quote",
+				Needs: []string{present(prefix)},
+			},
+			run: on((*layer).kind),
+		},
+		{
+			Spec: Spec{
+				ID: id("format"), Layer: name, Title: "The quote and its signature are well-formed to the last byte",
+				Stops:    "bytes that one parser skips and another reads",
+				Citation: "TPM 2.0 Part 2, sections 10.12.12 (TPMS_ATTEST) and 11.3.4 (TPMT_SIGNATURE)",
+				Actor:    actor, Remedy: "collect again; if it stays, report the TPM's maker and firmware",
+				Needs: []string{id("magic"), id("type")},
+			},
+			run: on((*layer).wellFormed),
+		},
+		{
+			Spec: Spec{
+				ID: signed, Layer: name, Title: "The attestation key signed the quote, by its own scheme",
+				Stops:    "a forged quote; SHA-1 and schemes that are not the key's",
+				Citation: "TPM 2.0 Part 3, TPM2_Quote; Part 1, annexes B and C",
+				Actor:    actor, Remedy: "the quote or the key was exchanged: collect again, and treat it as an attack if it stays",
+				Needs: []string{key, id("format")},
+			},
+			run: on((*layer).signed),
+		},
+		nonce,
+		{
+			Spec: Spec{
+				ID: id("selection"), Layer: name, Title: "The signed selection covers what the policy needs, and nothing unsigned is shown",
+				Stops:    "empty or partial selections, and PCR values shown under another number",
+				CVEs:     []string{"CVE-2022-0317", "CVE-2024-29039"},
+				Citation: "TPM 2.0 Part 2, section 10.9.7 (TPML_PCR_SELECTION)",
+				Actor:    actor, Remedy: "quote all PCRs that the policy names; `deepattest collect` does",
+				Needs: []string{signed},
+			},
+			run: on((*layer).selection),
+		},
+		{
+			Spec: Spec{
+				ID: id("bank"), Layer: name, Title: "The quote covers the pinned PCR bank",
+				Stops:    "a downgrade to a bank with a weak hash, or to one that firmware does not extend",
+				Citation: "TPM 2.0 Part 1, section 17.8 (PCR banks)",
+				Actor:    actor, Remedy: "allocate the bank (TPM2_PCR_Allocate) and reboot, or pin another in the policy's tpm.bank",
+				Needs: []string{signed},
+			},
+			run: on((*layer).bank),
+		},
+		{
+			Spec: Spec{
+				ID: id("pcr-digest"), Layer: name, Title: "The PCR values are the quoted ones",
+				Stops:    "PCR values exchanged beside a genuine quote",
+				Citation: "TPM 2.0 Part 2, section 10.12.1 (TPMS_QUOTE_INFO)",
+				Actor:    actor, Remedy: "collect again: a PCR may have moved between quote and reading; treat it as an attack if it stays",
+				Needs: []string{id("selection")},
+			},
+			run: on((*layer).pcrDigest),
+		},
+		{
+			Spec: Spec{
+				ID: id("bank-extended"), Layer: name, Title: "Firmware measured into the pinned bank",
+				Stops:    "a bank that is enabled but that firmware never extended, so that anyone can fill it after boot",
+				Citation: "TCG PC Client PFP 1.06, section 3.3",
+				Actor:    actor, Remedy: "update the firmware, or pin a bank that it measures into",
+				Needs: []string{id("bank"), id("pcr-digest")},
+			},
+			run: on((*layer).bankExtended),
+		},
+		{
+			Spec: Spec{
+				ID: id("clock"), Layer: name, Title: "The TPM's clock and counters go on from the last result",
+				Stops:    "a cloned or rolled back machine, an old quote; shows reboots in between",
+				Citation: "TPM 2.0 Part 1, section 36; Part 2, section 10.11.1 (TPMS_CLOCK_INFO)",
+				Actor:    CloudOperator, Remedy: "explain why the machine's state went back: restored snapshot, clone, or exchanged TPM",
+				Needs: []string{signed},
+			},
+			run: clock,
+		},
+	}
+}
+
+// present is the first check of a layer, which reports that the layer is absent.
+func present(prefix string) string {
+	if prefix == "host" {
+		return "host.ak.attributes"
+	}
+	return "guest.ak.attributes"
+}
+
+// logChecks are the checks on one layer's logs.
+func logChecks(prefix string, name Layer, actor string, on func(func(*layer) Check) func(*verification) Check, of func(*verification) *layer) []check {
+	id := func(s string) string { return prefix + ".log." + s }
+	noLog := func(v *verification) bool { return of(v).noLog() }
+	noIMA := func(v *verification) bool { return of(v).noIMA() }
+	values := []string{prefix + ".quote.bank", prefix + ".quote.pcr-digest"}
+	return []check{
+		{
+			Spec: Spec{
+				ID: id("parse"), Layer: name, Title: "The event log is well-formed",
+				Stops:    "hostile logs: sizes, PCR numbers and digest lists that do not fit",
+				Citation: "TCG PC Client PFP 1.06, section 10.2",
+				Actor:    actor, Remedy: "give the collector read access to the log; without one only PCR values can be appraised",
+				Needs: []string{present(prefix)},
+			},
+			run: on((*layer).logParse), optional: noLog,
+		},
+		{
+			Spec: Spec{
+				ID: id("replay"), Layer: name, Title: "The event log gives the quoted PCR values",
+				Stops:    "a log of another boot, or one with events changed, added, removed or moved",
+				Citation: "TCG PC Client PFP 1.06, sections 10.4 and 10.4.5.3; TPM 2.0 Part 1, section 17.2",
+				Actor:    actor, Remedy: "collect log and quote in the same boot; compare with `deepattest log --pcr N`",
+				Needs: append([]string{id("parse")}, values...),
+			},
+			run: on((*layer).logReplay), optional: noLog,
+		},
+		{
+			Spec: Spec{
+				ID: id("coverage"), Layer: name, Title: "The event log covers every firmware PCR that holds a measurement",
+				Stops:    "a log from which all events of a PCR were removed",
+				Citation: "TCG PC Client PFP 1.06, section 3.3",
+				Actor:    actor, Remedy: "collect the whole log; if it is whole, ask the firmware's maker why it does not log what it measures",
+				Needs: []string{id("replay")},
+			},
+			run: on((*layer).logCoverage), optional: noLog,
+		},
+		{
+			Spec: Spec{
+				ID: id("data"), Layer: name, Title: "Event data is what was measured, where the specification ties the two",
+				Stops:    "a log whose texts and variables were rewritten under unchanged digests",
+				Citation: "TCG PC Client PFP 1.06, section 10.4.1 (table of events)",
+				Actor:    actor, Remedy: "do not believe what the log shows; find out who changed it",
+				Needs: []string{id("replay")},
+			},
+			run: on((*layer).logData), optional: noLog,
+		},
+		{
+			Spec: Spec{
+				ID: prefix + ".ima.replay", Layer: name, Title: "The IMA list gives PCR 10",
+				Stops:    "an IMA list with entries changed, added before the quote, removed or moved",
+				Citation: "Linux kernel, security/integrity/ima; TPM 2.0 Part 1, section 17.2",
+				Actor:    actor, Remedy: "give the collector read access to the list and quote PCR 10; without one files cannot be appraised",
+				Needs: values,
+			},
+			run: on((*layer).imaReplay), optional: noIMA,
+		},
+		{
+			Spec: Spec{
+				ID: id("repaired"), Layer: name, Title: "Deviations that were let through are listed",
+				Stops:    "silent repair of firmware, kernel and certificate faults",
+				Citation: "TCG EK Credential Profile 2.5; Linux kernel, security/integrity/ima/ima_crypto.c",
+				Actor:    actor, Remedy: "none needed; update the firmware or kernel that deviates when there is one",
+				Needs: []string{present(prefix)},
+			},
+			run: on((*layer).repaired),
+		},
+	}
+}
+
+func linkChecks() []check {
+	const proof = "link.inclusion"
+	return []check{
+		{
+			Spec: Spec{
+				ID: "link.method", Layer: Link, Title: "Something links the guest's quote to the host's, strongly enough",
+				Stops:    "two valid quotes of unrelated machines, side by side",
+				Citation: "RFC 9334, section 3.2; ETSI GR NFV-SEC 007",
+				Actor:    CloudOperator, Remedy: "run the host's quote service and register the VM; the policy's trust.link.minimum names what the tenant accepts",
+				Needs: []string{"bundle.format"},
+			},
+			run: (*verification).linkMethod,
+		},
+		{
+			Spec: Spec{
+				ID: proof, Layer: Link, Title: "The host signed for this guest's leaf",
+				Stops:    "a forged or borrowed proof; a host quote that was made for others",
+				Citation: "RFC 9162, section 2.1.3.2",
+				Actor:    CloudOperator, Remedy: "collect again; if it stays, the host's service or the way to it is not honest",
+				Needs: []string{"link.method", "host.quote.signature"},
+			},
+			run: (*verification).linkInclusion,
+		},
+		{
+			Spec: Spec{
+				ID: "link.guest-key", Layer: Link, Title: "The leaf names this guest's keys",
+				Stops:    "relay: the host signed for another guest",
+				Citation: "RFC 9334, section 3.2; TPM 2.0 Part 1, section 16 (Names)",
+				Actor:    CloudOperator, Remedy: "treat as an attack: a host's quote for one VM was shown beside another VM's",
+				Needs: []string{proof, "guest.ak.attributes"},
+			},
+			run: (*verification).linkGuestKey,
+		},
+		{
+			Spec: Spec{
+				ID: "link.guest-quote", Layer: Link, Title: "The leaf names this guest quote",
+				Stops:    "a guest quote exchanged after the host signed",
+				Citation: "RFC 9334, section 3.2",
+				Actor:    CloudOperator, Remedy: "treat as an attack: the guest's quote is not the one the host saw",
+				Needs: []string{proof, "guest.ak.attributes"},
+			},
+			run: (*verification).linkGuestQuote,
+		},
+		{
+			Spec: Spec{
+				ID: "link.vm", Layer: Link, Title: "The host vouches for the VM that the tenant means",
+				Stops:    "another VM on the same host answering for this one",
+				Citation: "RFC 9334, section 3.2",
+				Actor:    Tenant, Remedy: "compare the uuid with the one the cloud shows for the server",
+				Needs: []string{proof},
+			},
+			run: (*verification).linkVM,
+		},
+		{
+			Spec: Spec{
+				ID: "link.host-stable", Layer: Link, Title: "The VM is on the host of the last result",
+				Stops:    "an unnoticed move to another host",
+				Citation: "RFC 9334, section 10 (freshness)",
+				Actor:    CloudOperator, Remedy: "say whether the VM was migrated",
+				Needs: []string{proof},
+			},
+			run: (*verification).hostStable,
+		},
+	}
+}
+
+func contextChecks() []check {
+	return []check{
+		{
+			Spec: Spec{
+				ID: "context.instance", Layer: Context, Title: "The VM calls itself by the uuid that the host vouches for",
+				Stops:    "mix-ups of instances; a hint that never proves anything",
+				Citation: "DMTF SMBIOS 3.7, section 7.2.1 (System UUID)",
+				Actor:    CloudOperator, Remedy: "explain why SMBIOS and the host's registry name different VMs",
+				Needs: []string{"bundle.format"},
+			},
+			run: (*verification).instance,
+		},
+	}
+}

@@ -1,0 +1,164 @@
+package verify
+
+import (
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// check is a catalogue entry with the code that decides it.
+type check struct {
+	Spec
+	run func(*verification) Check
+	// optional tells whether the check's outcome does not count for this
+	// evidence; nil means it always counts.
+	optional func(*verification) bool
+}
+
+// verification is the working state of one call of Evidence.
+type verification struct {
+	opts      Options
+	bundle    *quote.Bundle
+	formatErr error
+	challenge []byte // the verifier's, or the bundle's own when that is unsafely allowed
+	host      *layer
+	guest     *layer
+	link      linkState
+	anchors   []string // in words, for the result
+	done      map[string]Check
+}
+
+// Evidence runs every check of the catalogue over a bundle, given as the bytes it
+// came in, and returns their outcomes. Evidence that fails is a Report, not an
+// error: an error means that opts cannot be used (ErrOptions).
+//
+// It does not change or keep data, and gives the same report for the same input.
+func Evidence(data []byte, opts Options) (*Report, error) {
+	if err := opts.validate(); err != nil {
+		return nil, err
+	}
+	v := &verification{opts: opts, challenge: opts.Challenge, done: make(map[string]Check, 64)}
+	v.bundle, v.formatErr = quote.ParseBundle(data)
+	if v.formatErr != nil {
+		v.bundle = &quote.Bundle{Link: quote.Link{Method: quote.LinkNone}}
+	}
+	if opts.UnsafeAnyChallenge {
+		v.challenge = v.bundle.Challenge
+	}
+	v.host = newLayer(Host, v.bundle.Host, opts.Host)
+	v.guest = newLayer(Guest, v.bundle.Guest, opts.Guest)
+	v.link = newLinkState(v)
+
+	r := &Report{Evidence: digest(data), Challenge: v.challenge, Now: opts.Now, LinkMethod: quote.LinkNone}
+	for _, c := range catalogue() {
+		out := v.outcome(c)
+		v.done[c.ID] = out
+		r.Checks = append(r.Checks, out)
+	}
+	if opts.UnsafeAnyChallenge {
+		r.Unsafe = append(r.Unsafe, "any-challenge: the challenge was taken from the evidence; a replay looks the same")
+	}
+	r.Anchors = v.anchors
+	v.claim(r)
+	return r, nil
+}
+
+func digest(b []byte) quote.Hex {
+	d := sha256.Sum256(b)
+	return d[:]
+}
+
+// outcome runs a check, or records what keeps it from running.
+func (v *verification) outcome(c check) Check {
+	out := Check{Status: NotRun}
+	if blocker := v.blocker(c.Needs); blocker != "" {
+		out.BlockedBy = blocker
+		out.Detail = "not run: " + blocker + " did not pass"
+	} else {
+		out = c.run(v)
+	}
+	out.ID, out.Layer = c.ID, c.Layer
+	out.Required = out.Status != NotApplicable && c.Layer != Context && (c.optional == nil || !c.optional(v))
+	return out
+}
+
+// blocker returns the first of the needed checks that did not hold.
+func (v *verification) blocker(needs []string) string {
+	for _, id := range needs {
+		if s := v.done[id].Status; s != Pass && s != Warn && s != NotApplicable {
+			return id
+		}
+	}
+	return ""
+}
+
+// holds reports whether every check of the given layers that counts held.
+func holds(checks []Check, layers ...Layer) bool {
+	for _, c := range checks {
+		for _, l := range layers {
+			if c.Layer == l && c.Required && c.Status != Pass && c.Status != Warn {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// claim fills in what the signatures covered. A layer's claims exist only when
+// everything below it holds too: trust is built bottom-up (RFC 9334, section 3.2).
+func (v *verification) claim(r *Report) {
+	if v.formatErr != nil || !holds(r.Checks, Format, Host) {
+		return
+	}
+	r.host = v.host.claims()
+	r.host.Name = v.hostName()
+	if v.link.ek != nil {
+		r.host.Maker, r.host.Model = v.link.ek.Identity.Manufacturer, v.link.ek.Identity.Model
+	}
+	if !holds(r.Checks, Link) {
+		return
+	}
+	r.LinkMethod = v.bundle.Link.Method
+	if !holds(r.Checks, Guest) {
+		return
+	}
+	r.guest = v.guest.claims()
+	r.guest.VM = v.bundle.Link.VM
+	r.guest.Name = r.guest.VM.String()
+	for _, g := range v.opts.Anchors.Guests {
+		if g.Name != "" && string(g.AK) == string(r.guest.AK) {
+			r.guest.Name = g.Name
+		}
+	}
+}
+
+func pass(format string, args ...any) Check {
+	return Check{Status: Pass, Detail: fmt.Sprintf(format, args...)}
+}
+
+func fail(format string, args ...any) Check {
+	return Check{Status: Fail, Detail: fmt.Sprintf(format, args...)}
+}
+
+func warn(format string, args ...any) Check {
+	return Check{Status: Warn, Detail: fmt.Sprintf(format, args...)}
+}
+
+func unknown(format string, args ...any) Check {
+	return Check{Status: Unknown, Detail: fmt.Sprintf(format, args...)}
+}
+
+func notApplicable(format string, args ...any) Check {
+	return Check{Status: NotApplicable, Detail: fmt.Sprintf(format, args...)}
+}
+
+func notRun(format string, args ...any) Check {
+	return Check{Status: NotRun, Detail: fmt.Sprintf(format, args...)}
+}
+
+// evidence adds the values that failed and their place.
+func (c Check) evidence(got, want, where string) Check {
+	c.Got, c.Want, c.Where = got, want, where
+	return c
+}

@@ -1,0 +1,55 @@
+package verify
+
+import (
+	"bytes"
+	"crypto/subtle"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// guestNonce: the guest's quote answers this challenge and no other (RFC 9334,
+// section 10.2). Lengths are fixed by the labelled hash; the comparison does not
+// tell where a guess went wrong.
+func (v *verification) guestNonce() Check {
+	want := quote.GuestQualifier(v.challenge)
+	got := v.guest.attest.ExtraData
+	if len(got) == 0 {
+		return fail("the guest's quote answers no challenge").evidence("empty qualifyingData", quote.Hex(want).String(), "extraData")
+	}
+	if subtle.ConstantTimeCompare(got, want) != 1 {
+		return fail("the guest's quote answers another challenge: a replay?").evidence(got.String(), quote.Hex(want).String(), "extraData")
+	}
+	return pass("qualifyingData commits to the challenge")
+}
+
+// guestBound: the guest's AK is in the vTPM of the VM that the link names. The
+// host's leaf says so, or the tenant pinned the key.
+func (v *verification) guestBound() Check {
+	name := v.guest.ak.Name()
+	for _, g := range v.opts.Anchors.Guests {
+		if !bytes.Equal(g.AK, name) {
+			continue
+		}
+		if !g.VM.IsZero() && g.VM != v.bundle.Link.VM {
+			return fail("the attestation key is pinned for another VM").evidence(v.bundle.Link.VM.String(), g.VM.String(), g.Source)
+		}
+		v.anchors = append(v.anchors, "guest AK pinned by "+g.Source)
+		return pass("pinned: %s", g.Source)
+	}
+	if v.done["link.guest-key"].Status == Pass && v.bundle.Link.Method == quote.LinkHostVouched {
+		return pass("vouched: the host activated a credential for this key in the vTPM of VM %s", v.bundle.Link.VM)
+	}
+	return unknown("nobody the tenant trusts vouches for the guest's attestation key %s", name)
+}
+
+// instance compares what the guest calls itself with what the link proves.
+func (v *verification) instance() Check {
+	said, linked := v.bundle.Context.VM, v.bundle.Link.VM
+	switch {
+	case said.IsZero() || linked.IsZero():
+		return notApplicable("no VM uuid from SMBIOS, or none in the link, to compare")
+	case said != linked:
+		return warn("the VM calls itself by another uuid than the host vouches for").evidence(said.String(), linked.String(), "context.vm")
+	}
+	return pass("SMBIOS uuid %s is the link's", said)
+}

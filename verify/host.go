@@ -1,0 +1,153 @@
+package verify
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// enrolled returns the trust-file entry for the host's EK or AK.
+func (v *verification) enrolled() (EnrolledHost, bool) {
+	for _, h := range v.opts.Anchors.Hosts {
+		if len(h.EK) > 0 && v.host.ek != nil && bytes.Equal(h.EK, v.host.ek.Name()) {
+			return h, true
+		}
+	}
+	for _, h := range v.opts.Anchors.Hosts {
+		if len(h.EK) == 0 && v.host.ak != nil && bytes.Equal(h.AK, v.host.ak.Name()) {
+			return h, true
+		}
+	}
+	return EnrolledHost{}, false
+}
+
+func (v *verification) hostName() string {
+	if h, ok := v.enrolled(); ok && h.Name != "" {
+		return h.Name
+	}
+	return v.bundle.Context.HostName
+}
+
+// ekChain: the host's TPM is one that a maker vouches for (TCG EK Credential
+// Profile 2.5), by a path to an anchor of the tenant and without any network.
+func (v *verification) ekChain() Check {
+	if v.host.ev == nil {
+		return v.host.absent(v.bundle)
+	}
+	if v.host.ekErr != nil {
+		return fail("the host's endorsement key cannot be read").evidence(v.host.ekErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ek.public")
+	}
+	entry, enrolled := v.enrolled()
+	enrolled = enrolled && len(entry.EK) > 0
+	if len(v.opts.Anchors.Roots) == 0 {
+		if enrolled {
+			return notApplicable("the endorsement key itself is enrolled (%s); no roots were given to check its certificate with", entry.Source)
+		}
+		return unknown("no trust anchor was given for EK certificates: pass a trust file, or name `builtin` among the policy's trust.roots")
+	}
+	certs := v.host.ev.EK.Certificates
+	if len(certs) == 0 {
+		if enrolled {
+			return notApplicable("the endorsement key itself is enrolled (%s); it has no certificate", entry.Source)
+		}
+		return unknown("the host shows no EK certificate: %s", v.host.missing(quote.MissingEKCertificate))
+	}
+	var other *ekCertificate
+	for i, der := range certs {
+		ek, err := parseEKCertificate(der)
+		if err != nil {
+			return fail("an EK certificate of the host is malformed").evidence(err.Error(), "an X.509 certificate", fmt.Sprintf("ek.certificates[%d]", i))
+		}
+		if !ek.certifies(v.host.ek.Key) {
+			other = ek
+			continue
+		}
+		return v.ekPath(ek, der, i)
+	}
+	return fail("no EK certificate of the host is for its endorsement key").
+		evidence("a certificate for another key: "+describeCertificate(other.Cert), "a certificate for "+v.host.ek.Name().String(), "ek.certificates")
+}
+
+func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
+	anchors := newEKAnchors(v.opts.Anchors.Roots, v.opts.Anchors.Intermediates)
+	path, err := anchors.verify(der, v.host.ev.EK.Chain, v.opts.Now)
+	if err != nil {
+		var f *ekError
+		if errors.As(err, &f) {
+			return fail("the host's EK certificate: %s", f.Reason).evidence(f.Got, f.Want, f.Certificate)
+		}
+		return fail("the host's EK certificate").evidence(err.Error(), "a path to a trust anchor", fmt.Sprintf("ek.certificates[%d]", index))
+	}
+	v.link.ek = ek
+	v.host.repairs = append(v.host.repairs, path.Notes...)
+	v.anchors = append(v.anchors, "EK root "+describeCertificate(path.Anchor))
+	maker := ek.Identity.Manufacturer
+	if maker == "" {
+		maker = "unnamed maker"
+	}
+	return pass("%s TPM, %d certificates up to %s", maker, len(path.Path), path.Anchor.Subject)
+}
+
+// ekEnrolled: a genuine TPM of another machine is as genuine as the host's own
+// (the cuckoo attack); only the tenant's list tells them apart.
+func (v *verification) ekEnrolled() Check {
+	if v.host.ev == nil {
+		return v.host.absent(v.bundle)
+	}
+	if h, ok := v.enrolled(); ok {
+		v.anchors = append(v.anchors, "host enrolled in "+h.Source)
+		return pass("%s is enrolled in %s", h.Name, h.Source)
+	}
+	switch {
+	case v.opts.AnyHost:
+		return notApplicable("the policy accepts any host with a known maker's TPM")
+	case len(v.opts.Anchors.Hosts) == 0:
+		return unknown("no enrolled hosts were given: pass a trust file made with `deepattest host enroll`")
+	case v.host.ekErr != nil:
+		return fail("the host's endorsement key cannot be read").evidence(v.host.ekErr.Error(), "an enrolled endorsement key", "ek.public")
+	}
+	return fail("this host is not enrolled").
+		evidence(v.host.ek.Name().String(), fmt.Sprintf("one of %d enrolled hosts", len(v.opts.Anchors.Hosts)), "ek.public")
+}
+
+// hostBound: the attestation key is in the TPM with that endorsement key. A
+// credential activation proves it to whoever made the challenge (Part 1, section
+// 24): this run, or the tenant at enrolment.
+func (v *verification) hostBound() Check {
+	if v.host.ekErr != nil {
+		return fail("the host's endorsement key cannot be read").evidence(v.host.ekErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ek.public")
+	}
+	ek, ak := v.host.ek.Name(), v.host.ak.Name()
+	for _, a := range v.opts.Anchors.Activated {
+		if bytes.Equal(a.EK, ek) && bytes.Equal(a.AK, ak) {
+			v.anchors = append(v.anchors, "host AK bound by an activation in this run")
+			return pass("activation: bound in this run")
+		}
+	}
+	if h, ok := v.enrolled(); ok && len(h.AK) > 0 {
+		if !bytes.Equal(h.AK, ak) {
+			return fail("the attestation key is not the one enrolled for this host").evidence(ak.String(), h.AK.String(), h.Source)
+		}
+		return pass("enrolled: %s", h.Source)
+	}
+	return unknown("nothing the tenant trusts binds the host's attestation key to its endorsement key: enroll the host, or attest with its service")
+}
+
+// hostNonce: the leaf under the host's signature was made for this challenge.
+func (v *verification) hostNonce() Check {
+	switch {
+	case len(v.host.attest.ExtraData) == 0:
+		return fail("the host's quote answers no challenge").evidence("empty qualifyingData", "a commitment to a tree of leaves", "extraData")
+	case v.link.proven:
+		return pass("the signed tree holds a leaf for the challenge")
+	case subtle.ConstantTimeCompare(v.bundle.Challenge, v.challenge) != 1:
+		return fail("the host's quote was made for another challenge: a replay?").
+			evidence(v.bundle.Challenge.String(), quote.Hex(v.challenge).String(), "challenge")
+	}
+	c := notRun("whether the quote is for this challenge rests on its leaf: see link.inclusion")
+	c.BlockedBy = "link.inclusion"
+	return c
+}

@@ -1,0 +1,315 @@
+package verify
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// layer is the working state of one layer: its evidence, parsed once, and what
+// the checks established so far.
+type layer struct {
+	name   Layer
+	ev     *quote.Layer // nil when the bundle has no such layer
+	expect Expect
+
+	ak, ek         *quote.Public
+	akErr, ekErr   error
+	attest         *quote.Attest
+	attestErr      error
+	signature      *quote.Signature
+	signatureErr   error
+	log            layerLog
+	imaCovered     []byte // the IMA list's part that PCR 10 covers
+	repairs        []string
+	suppliedDigest []byte // pcrDigest over the supplied values
+}
+
+func newLayer(name Layer, ev *quote.Layer, expect Expect) *layer {
+	l := &layer{name: name, ev: ev, expect: expect}
+	if ev == nil {
+		return l
+	}
+	l.ak, l.akErr = quote.ParsePublic(ev.AK.Public)
+	l.ek, l.ekErr = quote.ParsePublic(ev.EK.Public)
+	l.attest, l.attestErr = quote.ParseAttest(ev.Quote.Attest)
+	l.signature, l.signatureErr = quote.ParseSignature(ev.Quote.Signature)
+	return l
+}
+
+func (l *layer) id(name string) string { return string(l.name) + "." + name }
+
+// absent says that the bundle has no such layer; every check of the layer needs
+// the first one, ak.attributes or ek.chain, which report it.
+func (l *layer) absent(b *quote.Bundle) Check {
+	reason := ""
+	for _, other := range []*quote.Layer{b.Guest, b.Host} {
+		if other == nil {
+			continue
+		}
+		for _, m := range other.Missing {
+			if m.What == quote.MissingHost && l.name == Host {
+				reason = ": " + m.Reason
+			}
+		}
+	}
+	return notRun("the evidence has no %s layer%s", l.name, reason)
+}
+
+// missing returns the collector's reason for a missing piece.
+func (l *layer) missing(what string) string {
+	for _, m := range l.ev.Missing {
+		if m.What == what {
+			return m.Reason
+		}
+	}
+	return "the collector gives no reason"
+}
+
+// covered returns the PCRs of the pinned bank in the signed selection.
+func (l *layer) covered() []int { return l.attest.Selection.Bank(l.expect.bank()) }
+
+// value returns a PCR of the pinned bank. Callers run only after pcr-digest held
+// and ask only for covered PCRs.
+func (l *layer) value(n int) quote.Hex { return l.ev.PCRs[l.expect.bank()][n] }
+
+// claims copies what the layer's signature covered.
+func (l *layer) claims() *Claims {
+	c := &Claims{
+		AK: l.ak.Name(), Firmware: l.attest.FirmwareVersion, Clock: l.attest.Clock,
+		Bank: l.expect.bank(), Covered: slices.Clone(l.covered()),
+		PCRs: make(map[int]quote.Hex, quote.NumPCRs), IMA: l.imaCovered,
+	}
+	if l.ek != nil {
+		c.EK = l.ek.Name()
+	}
+	for _, n := range c.Covered {
+		c.PCRs[n] = l.value(n)
+	}
+	l.log.claim(c)
+	return c
+}
+
+// keyAttributes checks that a key can sign nothing but what its TPM made, and
+// never leaves it: TPM 2.0 Part 1, section 31.3 (restricted attestation keys),
+// and Part 2, section 8.3.3 for each attribute.
+func (l *layer) keyAttributes() Check {
+	if l.akErr != nil {
+		return fail("the attestation key cannot be read").evidence(l.akErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ak.public")
+	}
+	const must = quote.Restricted | quote.Sign | quote.FixedTPM | quote.FixedParent | quote.SensitiveDataOrigin
+	const mustNot = quote.Decrypt
+	a := l.ak.Attributes
+	if a&must != must || a&mustNot != 0 {
+		return fail("the attestation key could sign data that its TPM did not make, or could live outside of it").
+			evidence(a.String(), must.String()+", not "+mustNot.String(), "objectAttributes")
+	}
+	if reason := l.weakKey(); reason != "" {
+		return fail("the attestation key is too weak").
+			evidence(reason, "RSA-2048 or more with RSASSA or RSAPSS, ECC P-256 or more with ECDSA, with SHA-256, SHA-384 or SHA-512", "parameters")
+	}
+	return pass("%s, restricted to its TPM, %s with %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash)
+}
+
+func (l *layer) weakKey() string {
+	got := fmt.Sprintf("%s, %s with %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash)
+	switch l.ak.SchemeHash {
+	case quote.SHA256, quote.SHA384, quote.SHA512:
+	default:
+		return got
+	}
+	switch k := l.ak.Key.(type) {
+	case *rsa.PublicKey:
+		if k.N.BitLen() >= 2048 && l.ak.Scheme != quote.ECDSA {
+			return ""
+		}
+	case *ecdsa.PublicKey:
+		if l.ak.Scheme == quote.ECDSA { // ParsePublic reads P-256 and larger only
+			return ""
+		}
+	}
+	return got
+}
+
+// magic: a restricted key signs a structure that starts with TPM_GENERATED_VALUE
+// only when its TPM made it (Part 1, section 31.2).
+func (l *layer) magic() Check {
+	if l.attest.GeneratedByTPM() {
+		return pass("TPM_GENERATED_VALUE")
+	}
+	return fail("the signed structure was not made by a TPM").evidence(fmt.Sprintf("0x%08x", l.attest.Magic), "0xff544347 (TPM_GENERATED_VALUE)", "offset 0")
+}
+
+// kind: other attestations have other fields in the same places (Part 2, section
+// 10.12.11).
+func (l *layer) kind() Check {
+	if l.attest.IsQuote() {
+		return pass("TPM_ST_ATTEST_QUOTE")
+	}
+	return fail("the signed structure is not a quote").evidence(fmt.Sprintf("0x%04x", l.attest.Type), "0x8018 (TPM_ST_ATTEST_QUOTE)", "offset 4")
+}
+
+func (l *layer) wellFormed() Check {
+	for _, err := range []error{l.attestErr, l.signatureErr} {
+		if err != nil {
+			return fail("the quote is malformed").evidence(err.Error(), "TPMS_ATTEST and TPMT_SIGNATURE without a byte left over", "quote")
+		}
+	}
+	return pass("TPMS_ATTEST of %d bytes, TPMT_SIGNATURE of %d", len(l.ev.Quote.Attest), len(l.ev.Quote.Signature))
+}
+
+// signed verifies the signature with the attestation key and no other, by the
+// key's own scheme: a signature may not choose its algorithm.
+func (l *layer) signed() Check {
+	s := l.signature
+	if s.Scheme != l.ak.Scheme || s.Hash != l.ak.SchemeHash {
+		return fail("the signature's scheme is not the attestation key's").
+			evidence(fmt.Sprintf("%s with %s", s.Scheme, s.Hash), fmt.Sprintf("%s with %s", l.ak.Scheme, l.ak.SchemeHash), "quote.signature")
+	}
+	if err := verifySignature(l.ak.Key, s, l.ev.Quote.Attest); err != nil {
+		return fail("the attestation key did not sign this quote").evidence(err.Error(), "a signature by "+l.ak.Name().String(), "quote.signature")
+	}
+	return pass("%s with %s by key %.16s...", s.Scheme, s.Hash, l.ak.Name())
+}
+
+func verifySignature(key any, s *quote.Signature, message []byte) error {
+	hash, ok := s.Hash.Hash()
+	if !ok {
+		return fmt.Errorf("hash %s is not supported", s.Hash)
+	}
+	h := hash.New()
+	h.Write(message)
+	sum := h.Sum(nil)
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		if s.Scheme == quote.RSAPSS {
+			// Part 1, annex B.7: the TPM's salt is as long as fits or as the
+			// hash; verification takes it from the signature.
+			return rsa.VerifyPSS(k, hash, sum, s.RSA, nil)
+		}
+		return rsa.VerifyPKCS1v15(k, hash, sum, s.RSA)
+	case *ecdsa.PublicKey:
+		der, err := s.ASN1()
+		if err != nil {
+			return err
+		}
+		if !ecdsa.VerifyASN1(k, sum, der) {
+			return fmt.Errorf("ECDSA verification failed")
+		}
+		return nil
+	}
+	return fmt.Errorf("key type %T is not supported", key)
+}
+
+// selection: only the signed selection says which PCRs the digest covers.
+func (l *layer) selection() Check {
+	sel := l.attest.Selection
+	if sel.Empty() {
+		return fail("the quote covers no PCR at all").evidence("an empty selection", "at least one PCR", "pcrSelect")
+	}
+	for _, alg := range slices.Sorted(maps.Keys(l.ev.PCRs)) {
+		for _, n := range slices.Sorted(maps.Keys(l.ev.PCRs[alg])) {
+			if !slices.Contains(sel.Bank(alg), n) {
+				return fail("the evidence shows a PCR that was not quoted").
+					evidence(fmt.Sprintf("%s PCR %d", alg, n), "signed selection "+sel.String(), "pcrs")
+			}
+		}
+	}
+	if covered := l.covered(); covered != nil {
+		for _, n := range l.expect.PCRs {
+			if !slices.Contains(covered, n) {
+				return fail("the quote leaves out a PCR that the policy needs").
+					evidence("signed selection "+sel.String(), fmt.Sprintf("%s PCR %d", l.expect.bank(), n), "pcrSelect")
+			}
+		}
+	}
+	return pass("%s", sel)
+}
+
+// bank: only the pinned bank counts; there is no fallback to another.
+func (l *layer) bank() Check {
+	if len(l.covered()) > 0 {
+		return pass("%s, as pinned", l.expect.bank())
+	}
+	return fail("the quote does not cover the pinned PCR bank").
+		evidence(l.attest.Selection.String(), l.expect.bank().String(), "pcrSelect")
+}
+
+// pcrDigest: the values beside the quote are those that were signed (Part 2,
+// section 10.12.1).
+func (l *layer) pcrDigest() Check {
+	sum, err := l.ev.PCRs.Digest(l.signature.Hash, l.attest.Selection)
+	if err != nil {
+		return fail("the evidence lacks values of quoted PCRs").evidence(err.Error(), "a value for every PCR of "+l.attest.Selection.String(), "pcrs")
+	}
+	if !bytes.Equal(sum, l.attest.PCRDigest) {
+		return fail("the PCR values are not the quoted ones").evidence(fmt.Sprintf("%x", sum), l.attest.PCRDigest.String(), "pcrDigest")
+	}
+	return pass("the values hash to the signed digest")
+}
+
+// bankExtended: firmware that does not know a bank leaves it as TPM2_Startup
+// made it, and anyone can then fill it at will after the boot. PFP 3.3.1 has
+// firmware measure into every allocated bank, and a separator at least into each
+// of PCRs 0 to 7.
+func (l *layer) bankExtended() Check {
+	var static, untouched []int
+	for _, n := range l.covered() {
+		if n > 7 {
+			continue
+		}
+		static = append(static, n)
+		if initial(l.value(n)) {
+			untouched = append(untouched, n)
+		}
+	}
+	switch {
+	case len(static) == 0:
+		return notApplicable("no PCR of 0 to 7 is quoted")
+	case len(untouched) == len(static):
+		return fail("the firmware never measured into this bank").
+			evidence(fmt.Sprintf("PCRs %v are as the TPM started them", untouched), "measurements in PCRs 0 to 7", l.expect.bank().String())
+	case len(untouched) > 0:
+		return warn("PCRs %v are as the TPM started them; firmware extends at least a separator into each", untouched)
+	}
+	return pass("PCRs %v hold measurements", static)
+}
+
+// initial reports whether a PCR holds the value that TPM2_Startup gives it.
+func initial(v []byte) bool {
+	for _, b := range v {
+		if b != v[0] || b != 0 && b != 0xff {
+			return false
+		}
+	}
+	return true
+}
+
+// clock compares with the last accepted result (Part 1, section 36, "Timing
+// Components"): resetCount counts boots, and none of the counters goes back
+// except by TPM2_Clear, which also makes new keys.
+func (l *layer) clock(prevAK quote.Hex, prev quote.ClockInfo) Check {
+	now := l.attest.Clock
+	state := fmt.Sprintf("reset %d, restart %d, clock %d ms", now.ResetCount, now.RestartCount, now.Clock)
+	switch {
+	case len(prevAK) == 0:
+		return notApplicable("no earlier result to compare with; %s", state)
+	case !bytes.Equal(prevAK, l.ak.Name()):
+		return notApplicable("another attestation key than in the last result; %s", state)
+	case now.ResetCount < prev.ResetCount,
+		now.ResetCount == prev.ResetCount && now.RestartCount < prev.RestartCount,
+		now.Clock < prev.Clock && now.Safe:
+		return fail("the TPM's counters went back: a clone, a rollback or an old quote").
+			evidence(state, fmt.Sprintf("at least reset %d, restart %d, clock %d ms", prev.ResetCount, prev.RestartCount, prev.Clock), "clockInfo")
+	case now.ResetCount > prev.ResetCount:
+		return warn("%d reboots since the last result; %s", now.ResetCount-prev.ResetCount, state)
+	case now.RestartCount > prev.RestartCount:
+		return warn("%d resumes since the last result; %s", now.RestartCount-prev.RestartCount, state)
+	}
+	return pass("%s", state)
+}

@@ -1,0 +1,134 @@
+package verify
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// Options is what the verifier knows and the evidence must not decide.
+type Options struct {
+	// Challenge is the nonce the verifier drew, 16 to 64 bytes. Mandatory.
+	Challenge []byte
+	// Now is the time of the appraisal. Mandatory; nothing here reads a clock.
+	Now time.Time
+	// Anchors are the keys and roots the tenant trusts. Empty anchors are allowed
+	// and leave the checks that need one unknown, never passed.
+	Anchors Anchors
+	// Host and Guest say what each layer must show.
+	Host, Guest Expect
+	// AnyHost accepts every host whose EK chains to a root of Anchors. Without it
+	// the host must be enrolled in Anchors.Hosts.
+	AnyHost bool
+	// VM is the guest the tenant means to attest; zero when any of the tenant's
+	// VMs will do.
+	VM quote.UUID
+	// LinkMinimum is the weakest link method that is accepted: a quote.Link...
+	// name; empty means host-vouched.
+	LinkMinimum string
+	// Previous is what the last accepted result said of the same VM, nil when
+	// there is none.
+	Previous *Previous
+	// UnsafeAnyChallenge takes the challenge from the bundle itself, so replayed
+	// evidence passes. It is for looking at stored bundles: the verdict is never
+	// better than inconclusive. Challenge must be empty then.
+	UnsafeAnyChallenge bool
+}
+
+// Expect is what the policy needs of one layer.
+type Expect struct {
+	Bank quote.Alg // the only bank that counts; 0 means SHA-256
+	PCRs []int     // PCRs that the signed selection must cover
+	Log  bool      // rules rest on the event log: it must be there and replay
+	IMA  bool      // rules rest on the IMA list: likewise
+}
+
+// Anchors are the trust anchors. They come from the tenant, never from evidence.
+type Anchors struct {
+	Roots         []*x509.Certificate // EK certificate authorities
+	Intermediates []*x509.Certificate // help to build a path, trusted for nothing
+	Hosts         []EnrolledHost
+	Guests        []PinnedGuest
+	Activated     []Activation
+}
+
+// Empty reports whether nothing at all is trusted.
+func (a *Anchors) Empty() bool {
+	return len(a.Roots)+len(a.Hosts)+len(a.Guests)+len(a.Activated) == 0
+}
+
+// EnrolledHost is a host the tenant enrolled: an AK that was proven, by credential
+// activation, to live in the TPM of an EK.
+type EnrolledHost struct {
+	Name   string    // the tenant's word for it
+	EK, AK quote.Hex // Names
+	Source string    // file and position, for the result
+}
+
+// PinnedGuest is a guest AK the tenant knows from elsewhere.
+type PinnedGuest struct {
+	Name   string
+	VM     quote.UUID // zero: any
+	AK     quote.Hex  // Name
+	Source string
+}
+
+// Activation is a credential activation (Part 1, section 24) that this run made
+// itself: the TPM with that EK holds that AK. It convinces nobody else.
+type Activation struct {
+	EK, AK quote.Hex // Names
+}
+
+// Previous holds the signed state of the last accepted result.
+type Previous struct {
+	HostAK, GuestAK       quote.Hex
+	HostClock, GuestClock quote.ClockInfo
+}
+
+// ErrOptions marks options that cannot be used, as opposed to evidence that fails.
+var ErrOptions = errors.New("verification options")
+
+func (o *Options) validate() error {
+	switch {
+	case o.UnsafeAnyChallenge && len(o.Challenge) != 0:
+		return fmt.Errorf("%w: a challenge and UnsafeAnyChallenge exclude each other", ErrOptions)
+	case !o.UnsafeAnyChallenge && quote.CheckChallenge(o.Challenge) != nil:
+		return fmt.Errorf("%w: %w", ErrOptions, quote.CheckChallenge(o.Challenge))
+	case o.Now.IsZero():
+		return fmt.Errorf("%w: no time of appraisal given", ErrOptions)
+	case linkRank(o.linkMinimum()) == 0 && o.linkMinimum() != quote.LinkNone:
+		return fmt.Errorf("%w: link minimum %q is not a link method", ErrOptions, o.LinkMinimum)
+	}
+	return nil
+}
+
+func (o *Options) linkMinimum() string {
+	if o.LinkMinimum == "" {
+		return quote.LinkHostVouched
+	}
+	return o.LinkMinimum
+}
+
+// bank is the pinned bank of a layer.
+func (e Expect) bank() quote.Alg {
+	if e.Bank == 0 {
+		return quote.SHA256
+	}
+	return e.Bank
+}
+
+// linkRank orders the link methods; 0 is no link.
+func linkRank(method string) int {
+	switch method {
+	case quote.LinkHostVouched, quote.LinkXenDeepQuote:
+		return 3
+	case quote.LinkEKCertified:
+		return 2
+	case quote.LinkNonceOnly:
+		return 1
+	}
+	return 0
+}

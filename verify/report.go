@@ -1,0 +1,69 @@
+package verify
+
+import (
+	"time"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// Report is the outcome of the authenticity and link checks of one bundle.
+type Report struct {
+	Checks    []Check   // every catalogued check, once, in catalogue order
+	Evidence  quote.Hex // SHA-256 of the bundle's bytes
+	Challenge quote.Hex
+	Now       time.Time
+	// Unsafe names the unsafe options in force; not empty caps the verdict at
+	// inconclusive.
+	Unsafe []string
+	// LinkMethod is the method the evidence proved, quote.LinkNone when none.
+	LinkMethod string
+	// Anchors describes the trust anchors that were used, in words.
+	Anchors []string
+
+	host, guest *Claims
+}
+
+// Host returns what the host's signature covered, nil when the host layer is not
+// authentic.
+func (r *Report) Host() *Claims { return r.host }
+
+// Guest returns what the guest's signature covered, nil when the guest layer is
+// not authentic or not linked to an authentic host.
+func (r *Report) Guest() *Claims { return r.guest }
+
+// Check returns the outcome of a check by id.
+func (r *Report) Check(id string) (Check, bool) {
+	for _, c := range r.Checks {
+		if c.ID == id {
+			return c, true
+		}
+	}
+	return Check{}, false
+}
+
+// Claims are the statements of one layer that rest on a checked signature. Only
+// Evidence makes them; a zero Claims claims nothing.
+type Claims struct {
+	Name     string          // the enrolled host's or the VM's name; the VM's uuid when it has none
+	VM       quote.UUID      // guest only: the VM the link names
+	EK, AK   quote.Hex       // Names
+	Maker    string          // EK certificate: TPM manufacturer, "" without certificate
+	Model    string          // EK certificate
+	Firmware uint64          // TPMS_ATTEST.firmwareVersion
+	Clock    quote.ClockInfo // TPMS_ATTEST.clockInfo
+	Bank     quote.Alg       // the pinned bank
+	Covered  []int           // PCRs of that bank in the signed selection
+	PCRs     map[int]quote.Hex
+
+	// Components are the measured components of PCRs whose log replays to the
+	// quoted value, in log order; nil without such a log.
+	Components []quote.Component
+	// Replayed lists the PCRs whose quoted value the log explains in full.
+	Replayed []int
+	// SecureBoot is nil when the log does not say.
+	SecureBoot *quote.SecureBootState
+	// CommandLines are the kernel command lines in the log.
+	CommandLines []quote.CommandLine
+	// IMA is the part of the IMA list that PCR 10 covers; nil without one.
+	IMA []byte
+}
