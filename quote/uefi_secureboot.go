@@ -48,10 +48,10 @@ type Authority struct {
 func (l *EventLog) SecureBoot(alg Alg) (*SecureBootState, error) {
 	x, err := newExtender(alg)
 	if err != nil {
-		return nil, fmt.Errorf("Secure Boot state: %w", err)
+		return nil, fmt.Errorf("state of Secure Boot: %w", err)
 	}
 	if !hasBank(l, alg) {
-		return nil, fmt.Errorf("Secure Boot state: no %s digests: the log has %v", alg, l.Banks())
+		return nil, fmt.Errorf("state of Secure Boot: no %s digests: the log has %v", alg, l.Banks())
 	}
 	s := &SecureBootState{}
 	seen := make(map[string][]byte)
@@ -97,10 +97,10 @@ func (l *EventLog) SecureBoot(alg Alg) (*SecureBootState, error) {
 		}
 	}
 	if !separated {
-		return nil, errors.New("Secure Boot state: no separator in PCR 7")
+		return nil, errors.New("state of Secure Boot: no separator in PCR 7")
 	}
 	if s.Found && !s.PK.Found {
-		return nil, errors.New("Secure Boot state: SecureBoot was measured and PK was not")
+		return nil, errors.New("state of Secure Boot: SecureBoot was measured and PK was not")
 	}
 	return s, nil
 }

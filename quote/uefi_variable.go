@@ -11,8 +11,8 @@ type UEFIVariable struct {
 	GUID GUID
 	Name string
 	Data []byte // shares the event's memory
-	// Size is the structure's length in bytes. Versions of shim before 15.3 log
-	// up to eight bytes more.
+	// Size is the structure's length in bytes. Some old versions of shim log a few
+	// bytes more.
 	Size int
 }
 
@@ -53,6 +53,9 @@ type SignatureDB struct {
 // Signature types (UEFI 2.10, section 32.4.1, EFI_SIGNATURE_LIST).
 const guidCertX509 = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072"
 
+// maxDBCertificates bounds a database; real ones have under twenty.
+const maxDBCertificates = 1024
+
 func isHashGUID(g string) bool {
 	switch g {
 	case "c1c41626-504c-4092-aca9-41f936934328", // SHA256
@@ -91,6 +94,9 @@ func ParseSignatureDB(data []byte) (SignatureDB, error) {
 		sigs := r.bytes(int(body), "Signatures")
 		for ; len(sigs) > 0; sigs = sigs[size:] {
 			switch entry := sigs[16:size]; {
+			case kind == guidCertX509 && len(db.Certificates) == maxDBCertificates:
+				r.fail("more than %d certificates", maxDBCertificates)
+				return db, r.err
 			case kind == guidCertX509:
 				db.Certificates = append(db.Certificates, newCertificate(entry))
 			case isHashGUID(kind):

@@ -1,0 +1,400 @@
+package quote
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// imaRecord writes an entry as the kernel does; hash nil means that of data.
+func imaRecord(pcr uint32, template string, data, hash []byte) []byte {
+	le := binary.LittleEndian
+	if hash == nil {
+		h := sha1.Sum(data)
+		hash = h[:]
+	}
+	b := le.AppendUint32(nil, pcr)
+	b = append(b, hash...)
+	b = append(le.AppendUint32(b, uint32(len(template))), template...)
+	return append(le.AppendUint32(b, uint32(len(data))), data...)
+}
+
+// imaOldRecord writes an entry of the "ima" template, and returns what its hash
+// covers.
+func imaOldRecord(digest []byte, name string) (record, hashed []byte) {
+	le := binary.LittleEndian
+	hashed = make([]byte, 276)
+	copy(hashed, digest)
+	copy(hashed[20:], name)
+	h := sha1.Sum(hashed)
+	b := le.AppendUint32(nil, IMAPCR)
+	b = append(b, h[:]...)
+	b = append(le.AppendUint32(b, 3), "ima"...)
+	b = append(b, digest...)
+	return append(le.AppendUint32(b, uint32(len(name))), name...), hashed
+}
+
+func imaData(fields ...string) []byte {
+	var b []byte
+	for _, f := range fields {
+		b = append(binary.LittleEndian.AppendUint32(b, uint32(len(f))), f...)
+	}
+	return b
+}
+
+// chain is PCR 10 after digests.
+func chain(alg Alg, digests ...[]byte) []byte {
+	v := make([]byte, alg.Size())
+	for _, d := range digests {
+		v = digestOf(alg, append(v, d...))
+	}
+	return v
+}
+
+func TestIMASamples(t *testing.T) {
+	for _, s := range samples(t) {
+		t.Run(s.name, func(t *testing.T) {
+			var entries int
+			for e, err := range IMAEntries(s.ima) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				f, err := e.Fields()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if e.Index != entries || e.PCR != IMAPCR || e.Violation() || f.Path == "" {
+					t.Errorf("%+v %+v", e, f)
+				}
+				if entries == 0 {
+					alg, err := ParseAlg(f.Alg)
+					if err != nil || f.Path != "boot_aggregate" {
+						t.Fatalf("first entry: %s %s", f.Alg, f.Path)
+					}
+					want, err := BootAggregate(alg, s.pcrs[alg])
+					if err != nil || !bytes.Equal(f.Digest, want) {
+						t.Errorf("boot aggregate %s, PCRs give %s, %v", f.Digest, want, err)
+					}
+				}
+				entries++
+			}
+			for alg, values := range s.pcrs {
+				r, err := ReplayIMA(s.ima, alg, values[IMAPCR], nil)
+				want := IMAReplay{Matched: entries, Total: entries, Padded: alg == SHA384}
+				if err != nil || r != want {
+					t.Errorf("%s: %+v, want %+v, %v", alg, r, want, err)
+				}
+			}
+		})
+	}
+}
+
+func TestIMAPrefix(t *testing.T) {
+	ima := readFile(t, "testdata/logs/direct-ima-tcb/ima.bin")
+	var digests [][]byte
+	for e, err := range IMAEntries(ima) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		digests = append(digests, digestOf(SHA256, e.Data))
+	}
+	for n := range len(digests) + 1 {
+		r, err := ReplayIMA(ima, SHA256, chain(SHA256, digests[:n]...), nil)
+		if err != nil || r.Matched != n || r.Total != len(digests) {
+			t.Errorf("prefix of %d: %+v, %v", n, r, err)
+		}
+	}
+	// A start that something else left in the PCR.
+	start := bytes.Repeat([]byte{7}, 32)
+	want := digestOf(SHA256, append(bytes.Clone(start), digests[0]...))
+	if r, err := ReplayIMA(ima, SHA256, want, start); err != nil || r.Matched != 1 {
+		t.Errorf("start: %+v, %v", r, err)
+	}
+	if r, err := ReplayIMA(ima, SHA256, make([]byte, 32), start); err != nil || r.Matched != -1 {
+		t.Errorf("no prefix: %+v, %v", r, err)
+	}
+	for _, alg := range []Alg{SM3, SHA384} {
+		if _, err := ReplayIMA(ima, alg, make([]byte, 32), nil); err == nil {
+			t.Errorf("%s with 32 bytes: no error", alg)
+		}
+	}
+}
+
+func TestIMAViolationsAndPadding(t *testing.T) {
+	data := imaData("sha256:\x00"+strings.Repeat("d", 32), "/bin/a\x00")
+	violation := imaRecord(IMAPCR, "ima-ng", data, make([]byte, 20))
+	plain := imaRecord(IMAPCR, "ima-ng", data, nil)
+	other := imaRecord(11, "ima-ng", data, nil)
+	list := bytes.Join([][]byte{plain, other, violation, plain}, nil)
+	padded := append(digestOf(SHA1, data), make([]byte, 64)...)
+
+	tests := []struct {
+		name string
+		alg  Alg
+		want []byte
+		r    IMAReplay
+	}{
+		{"sha1", SHA1, chain(SHA1, digestOf(SHA1, data), ones[:20], digestOf(SHA1, data)), IMAReplay{4, 4, 1, false}},
+		{"sha256", SHA256, chain(SHA256, digestOf(SHA256, data), ones[:32], digestOf(SHA256, data)), IMAReplay{4, 4, 1, false}},
+		{"sha384", SHA384, chain(SHA384, digestOf(SHA384, data), ones[:48], digestOf(SHA384, data)), IMAReplay{4, 4, 1, false}},
+		{"sha384 padded", SHA384, chain(SHA384, padded[:48], ones[:48], padded[:48]), IMAReplay{4, 4, 1, true}},
+		{"sha512 padded", SHA512, chain(SHA512, padded[:64], ones[:64], padded[:64]), IMAReplay{4, 4, 1, true}},
+		{"sha256 padded", SHA256, chain(SHA256, padded[:32], ones[:32], padded[:32]), IMAReplay{-1, 4, 1, false}},
+		{"zeros for a violation", SHA256, chain(SHA256, digestOf(SHA256, data), make([]byte, 32), digestOf(SHA256, data)), IMAReplay{-1, 4, 1, false}},
+		{"before the violation", SHA256, chain(SHA256, digestOf(SHA256, data)), IMAReplay{1, 4, 0, false}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if r, err := ReplayIMA(list, tt.alg, tt.want, nil); err != nil || r != tt.r {
+				t.Errorf("%+v, want %+v, %v", r, tt.r, err)
+			}
+		})
+	}
+}
+
+// Where the PCR was extended with template hashes, data that is not what they
+// are of is not proven.
+func TestIMADataRewritten(t *testing.T) {
+	data := imaData("sha256:\x00"+strings.Repeat("d", 32), "/bin/a\x00")
+	evil := imaData("sha256:\x00"+strings.Repeat("d", 32), "/bin/b\x00")
+	hash := digestOf(SHA1, data)
+	list := append(imaRecord(IMAPCR, "ima-ng", data, nil), imaRecord(IMAPCR, "ima-ng", evil, hash)...)
+	padded := append(bytes.Clone(hash), make([]byte, 28)...)
+	for _, tt := range []struct {
+		alg  Alg
+		want []byte
+	}{{SHA1, chain(SHA1, hash, hash)}, {SHA384, chain(SHA384, padded, padded)}} {
+		_, err := ReplayIMA(list, tt.alg, tt.want, nil)
+		var p *ParseError
+		if !errors.As(err, &p) || p.Offset != len(list)/2 {
+			t.Errorf("%s: %v", tt.alg, err)
+		}
+	}
+	if r, err := ReplayIMA(list, SHA1, chain(SHA1, hash), nil); err != nil || r.Matched != 1 {
+		t.Errorf("rewritten after the prefix: %+v, %v", r, err)
+	}
+	d := digestOf(SHA256, data)
+	if r, err := ReplayIMA(list, SHA256, chain(SHA256, d, d), nil); err != nil || r.Matched != -1 {
+		t.Errorf("sha256: %+v, %v", r, err)
+	}
+}
+
+func TestIMAOldTemplate(t *testing.T) {
+	digest := bytes.Repeat([]byte{0xAB}, 20)
+	record, hashed := imaOldRecord(digest, "/sbin/init")
+	list := append(record, imaRecord(IMAPCR, "ima-ng", imaData("sha1:\x00"+string(digest), "/a\x00"), nil)...)
+	for e, err := range IMAEntries(list) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := e.Fields()
+		if err != nil || f.Alg != "sha1" || !bytes.Equal(f.Digest, digest) || f.Path != []string{"/sbin/init", "/a"}[e.Index] {
+			t.Errorf("%+v, %v", f, err)
+		}
+	}
+	for _, alg := range []Alg{SHA1, SHA256} {
+		if r, err := ReplayIMA(list, alg, chain(alg, digestOf(alg, hashed)), nil); err != nil || r.Matched != 1 {
+			t.Errorf("%s: %+v, %v", alg, r, err)
+		}
+	}
+	// A short name after a long one is padded with zeros all the same.
+	one, h1 := imaOldRecord(digest, strings.Repeat("n", 255))
+	two, h2 := imaOldRecord(digest, "/a")
+	if r, err := ReplayIMA(append(one, two...), SHA256, chain(SHA256, digestOf(SHA256, h1), digestOf(SHA256, h2)), nil); err != nil || r.Matched != 2 {
+		t.Errorf("long and short names: %+v, %v", r, err)
+	}
+	long, _ := imaOldRecord(digest, strings.Repeat("n", 256))
+	for _, err := range IMAEntries(long) {
+		if err == nil {
+			t.Error("a name of 256 bytes")
+		}
+	}
+}
+
+func TestIMAFields(t *testing.T) {
+	d := strings.Repeat("d", 32)
+	tests := []struct {
+		template string
+		data     []byte
+		want     string // of %v, or of the error
+		ok       bool
+	}{
+		{"ima-ng", imaData("sha256:\x00"+d, "/a\x00"), "sha256 32 false /a  ", true},
+		{"ima-sig", imaData("sha256:\x00"+d, "/a\x00", "S"), "sha256 32 false /a S ", true},
+		{"ima-sig", imaData("sha256:\x00"+d, "/a\x00", ""), "sha256 32 false /a  ", true},
+		{"ima-ngv2", imaData("ima:sha256:\x00"+d, "/a\x00"), "sha256 32 false /a  ", true},
+		{"ima-sigv2", imaData("verity:sha256:\x00"+d, "/a\x00", "S"), "sha256 32 true /a S ", true},
+		{"ima-buf", imaData("sha256:\x00"+d, "kexec-cmdline\x00", "ro"), "sha256 32 false kexec-cmdline  ro", true},
+		{"ima-modsig", imaData("sha256:\x00"+d, "/m.ko\x00", "S", "sha256:\x00"+d, "M"), "sha256 32 false /m.ko S ", true},
+		{"ima-ng", imaData("sm3:\x00"+d, "/a\x00"), "sm3 32 false /a  ", true},
+		{"ima-ng", imaData("sha256:\x00"+d, "/a\x00", "S"), "trailing", false},
+		{"ima-sig", imaData("sha256:\x00"+d, "/a\x00"), "want 4 bytes", false},
+		{"ima-ng", imaData("sha256:\x00"+d[1:], "/a\x00"), "sha256 digest of 31 bytes", false},
+		{"ima-ng", imaData("sha256"+d, "/a\x00"), "does not begin with an algorithm", false},
+		{"ima-ngv2", imaData("sha256:\x00"+d, "/a\x00"), "does not begin with an algorithm", false},
+		{"ima-ngv2", imaData("other:sha256:\x00"+d, "/a\x00"), "does not begin with an algorithm", false},
+		{"ima-ng", imaData("sha256:\x00"+d, "/a"), "only NUL", false},
+		{"ima-ng", imaData("sha256:\x00"+d, "/a\x00b\x00"), "only NUL", false},
+		{"ima-ng", imaData("sha256:\x00"+d, ""), "only NUL", false},
+		{"d-ng|n-ng\x1b", imaData("sha256:\x00"+d, "/a\x00"), `template "d-ng|n-ng\\u001b" is not known`, false},
+	}
+	for _, tt := range tests {
+		for e, err := range IMAEntries(imaRecord(IMAPCR, tt.template, tt.data, nil)) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := e.Fields()
+			got := fmt.Sprintf("%s %d %v %s %s %s", f.Alg, len(f.Digest), f.Verity, f.Path, f.Signature, f.Buffer)
+			if tt.ok && (err != nil || got != tt.want) || !tt.ok && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+				t.Errorf("%s %q: %q, %v, want %q", tt.template, tt.data, got, err, tt.want)
+			}
+		}
+	}
+}
+
+func TestHostileIMALists(t *testing.T) {
+	good := readFile(t, "testdata/logs/uki-sb/ima.bin")
+	var ends []int
+	for e, err := range IMAEntries(good) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, e.Offset)
+	}
+	// A list that was cut parses only between two entries.
+	for n := range good {
+		var entries int
+		var fault error
+		for _, err := range IMAEntries(good[:n]) {
+			if err != nil {
+				fault = err
+				break
+			}
+			entries++
+		}
+		between := false
+		for i, end := range ends {
+			between = between || end == n && entries == i
+		}
+		if between != (fault == nil) {
+			t.Fatalf("cut at %d: %d entries, %v", n, entries, fault)
+		}
+	}
+	edit := func(at int, b ...byte) []byte {
+		c := bytes.Clone(good)
+		copy(c[at:], b)
+		return c
+	}
+	tests := []struct {
+		name, want string
+		offset     int
+		list       []byte
+	}{
+		{"too big", "at most", 0, make([]byte, MaxIMALog+1)},
+		{"PCR 24", "pcr: 24", 0, edit(0, 24)},
+		{"template name bomb", "at most 255", 24, edit(24, 0xFF, 0xFF, 0xFF, 0xFF)},
+		{"template data bomb", "at most", 35, edit(35, 0xFF, 0xFF, 0xFF, 0xFF)},
+		{"template data past the end", "left", 39, edit(35, 0xFF, 0xFF)},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := ReplayIMA(tt.list, SHA256, make([]byte, 32), make([]byte, 32))
+			var p *ParseError
+			if !errors.As(err, &p) || p.Offset != tt.offset || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%v, want %q at %d", err, tt.want, tt.offset)
+			}
+		})
+	}
+}
+
+func FuzzIMA(f *testing.F) {
+	for _, s := range samples(f) {
+		f.Add(s.ima)
+	}
+	old, _ := imaOldRecord(make([]byte, 20), "/sbin/init")
+	f.Add(old)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		end := 0
+		for e, err := range IMAEntries(data) {
+			if err != nil {
+				var p *ParseError
+				if !errors.As(err, &p) || p.Offset > len(data) {
+					t.Fatal(err)
+				}
+				break
+			}
+			if e.Offset < end || e.PCR >= NumPCRs || len(e.TemplateHash) != 20 {
+				t.Fatalf("%+v", e)
+			}
+			end = e.Offset + 1
+			e.Fields()
+		}
+		ReplayIMA(data, SHA384, make([]byte, 48), nil)
+	})
+}
+
+func benchIMA() []byte {
+	var list []byte
+	for i := range 100_000 {
+		d := sha256.Sum256([]byte{byte(i), byte(i >> 8), byte(i >> 16)})
+		data := imaData("sha256:\x00"+string(d[:]), fmt.Sprintf("/usr/lib/x86_64-linux-gnu/lib%d.so\x00", i), "")
+		list = append(list, imaRecord(IMAPCR, "ima-sig", data, nil)...)
+	}
+	return list
+}
+
+func TestIMAAllocations(t *testing.T) {
+	list := benchIMA()
+	want := make([]byte, 32)
+	want[0] = 1
+	allocs := testing.AllocsPerRun(1, func() {
+		if _, err := ReplayIMA(list, SHA256, want, nil); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs > 20 {
+		t.Errorf("%.0f allocations for 100000 entries", allocs)
+	}
+}
+
+// BenchmarkIMA replays 100,000 entries and reports its speed as a share of that
+// of the hashing alone.
+func BenchmarkIMA(b *testing.B) {
+	list := benchIMA()
+	want := make([]byte, 32)
+	want[0] = 1
+	var datas [][]byte
+	for e, err := range IMAEntries(list) {
+		if err != nil {
+			b.Fatal(err)
+		}
+		datas = append(datas, e.Data)
+	}
+	var floor, replay time.Duration
+	b.SetBytes(int64(len(list)))
+	b.ReportAllocs()
+	for b.Loop() {
+		start := time.Now()
+		var pair [64]byte
+		for _, d := range datas {
+			h := sha256.Sum256(d)
+			copy(pair[32:], h[:])
+			v := sha256.Sum256(pair[:])
+			copy(pair[:], v[:])
+		}
+		middle := time.Now()
+		if _, err := ReplayIMA(list, SHA256, want, nil); err != nil {
+			b.Fatal(err)
+		}
+		floor += middle.Sub(start)
+		replay += time.Since(middle)
+	}
+	b.ReportMetric(100*float64(floor)/float64(replay), "%floor")
+	b.ReportMetric(float64(replay.Milliseconds())/float64(b.N), "ms/replay")
+}
