@@ -75,7 +75,7 @@ func authorityText(data []byte) string {
 }
 
 func certificateText(c Certificate) string {
-	return fmt.Sprintf("%s sha256:%s", c.Subject, c.SHA256)
+	return fmt.Sprintf("%s sha256:%s", c.Subject(), c.SHA256)
 }
 
 // asciiLines shows short texts such as an SBAT level.

@@ -36,11 +36,22 @@ func ParseUEFIVariable(data []byte) (UEFIVariable, error) {
 	return v, r.err
 }
 
-// Certificate names an X.509 certificate of a signature database. Certificate
-// subjects are the certificate's own words.
+// Certificate is an X.509 certificate of a signature database.
 type Certificate struct {
-	Subject string `json:"subject,omitempty"` // RFC 4514; empty when it does not parse
-	SHA256  Hex    `json:"sha256"`            // of its DER
+	SHA256 Hex `json:"sha256"` // of its DER
+
+	der []byte // shares the log's memory
+}
+
+// Subject returns the certificate's own words about whose it is (RFC 4514), empty
+// when it does not parse. It is parsed on demand, because few who ask for the
+// Secure Boot state want to read it.
+func (c *Certificate) Subject() string {
+	x, err := x509.ParseCertificate(c.der)
+	if err != nil {
+		return ""
+	}
+	return printable(x.Subject.String())
 }
 
 // SignatureDB is what PK, KEK, db, dbx or MokList hold.
@@ -111,11 +122,7 @@ func ParseSignatureDB(data []byte) (SignatureDB, error) {
 
 func newCertificate(der []byte) Certificate {
 	sum := sha256.Sum256(der)
-	c := Certificate{SHA256: sum[:]}
-	if x, err := x509.ParseCertificate(der); err == nil {
-		c.Subject = printable(x.Subject.String())
-	}
-	return c
+	return Certificate{SHA256: sum[:], der: der}
 }
 
 // parseAuthority decodes the data of an EV_EFI_VARIABLE_AUTHORITY event: an

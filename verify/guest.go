@@ -36,7 +36,12 @@ func (v *verification) guestBound() Check {
 		v.anchors = append(v.anchors, "guest AK pinned by "+g.Source)
 		return pass("pinned: %s", g.Source)
 	}
-	if v.done["link.guest-key"].Status == Pass && v.bundle.Link.Method == quote.LinkHostVouched {
+	if v.bundle.Link.Method == quote.LinkHostVouched {
+		if blocker := v.blocker([]string{"link.guest-key"}); blocker != "" {
+			c := notRun("whether the host vouches for the guest's attestation key rests on %s", blocker)
+			c.BlockedBy = blocker
+			return c
+		}
 		return pass("vouched: the host activated a credential for this key in the vTPM of VM %s", v.bundle.Link.VM)
 	}
 	return unknown("nobody the tenant trusts vouches for the guest's attestation key %s", name)

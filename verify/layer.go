@@ -35,8 +35,12 @@ func newLayer(name Layer, ev *quote.Layer, expect Expect) *layer {
 	if ev == nil {
 		return l
 	}
-	l.ak, l.akErr = quote.ParsePublic(ev.AK.Public)
-	l.ek, l.ekErr = quote.ParsePublic(ev.EK.Public)
+	if l.ak, l.akErr = quote.ParsePublic(ev.AK.Public); l.akErr != nil {
+		l.ak = nil // half a key has no Name
+	}
+	if l.ek, l.ekErr = quote.ParsePublic(ev.EK.Public); l.ekErr != nil {
+		l.ek = nil
+	}
 	l.attest, l.attestErr = quote.ParseAttest(ev.Quote.Attest)
 	l.signature, l.signatureErr = quote.ParseSignature(ev.Quote.Signature)
 	return l
@@ -91,7 +95,7 @@ func (l *layer) claims() *Claims {
 	for _, n := range c.Covered {
 		c.PCRs[n] = l.value(n)
 	}
-	l.log.claim(c)
+	c.Log = l.log.claim()
 	return c
 }
 
@@ -111,17 +115,20 @@ func (l *layer) keyAttributes() Check {
 	}
 	if reason := l.weakKey(); reason != "" {
 		return fail("the attestation key is too weak").
-			evidence(reason, "RSA-2048 or more with RSASSA or RSAPSS, ECC P-256 or more with ECDSA, with SHA-256, SHA-384 or SHA-512", "parameters")
+			evidence(reason, "RSA-2048 or more with RSASSA or RSAPSS, ECC P-256 or more with ECDSA, SHA-256, SHA-384 or SHA-512 throughout", "parameters")
 	}
 	return pass("%s, restricted to its TPM, %s with %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash)
 }
 
 func (l *layer) weakKey() string {
-	got := fmt.Sprintf("%s, %s with %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash)
-	switch l.ak.SchemeHash {
-	case quote.SHA256, quote.SHA384, quote.SHA512:
-	default:
-		return got
+	got := fmt.Sprintf("%s, %s with %s, Name by %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash, l.ak.NameAlg)
+	// What binds the key, in trust files and in leaves, is its Name.
+	for _, alg := range []quote.Alg{l.ak.SchemeHash, l.ak.NameAlg} {
+		switch alg {
+		case quote.SHA256, quote.SHA384, quote.SHA512:
+		default:
+			return got
+		}
 	}
 	switch k := l.ak.Key.(type) {
 	case *rsa.PublicKey:
@@ -264,7 +271,7 @@ func (l *layer) bankExtended() Check {
 			continue
 		}
 		static = append(static, n)
-		if initial(l.value(n)) {
+		if initial(n, l.value(n)) {
 			untouched = append(untouched, n)
 		}
 	}
@@ -280,8 +287,13 @@ func (l *layer) bankExtended() Check {
 	return pass("PCRs %v hold measurements", static)
 }
 
-// initial reports whether a PCR holds the value that TPM2_Startup gives it.
-func initial(v []byte) bool {
+// initial reports whether a PCR holds the value that TPM2_Startup gives it: zeros
+// or ones, and in PCR 0 the locality of the command in the last byte (Part 3,
+// TPM2_Startup; 4 stands for an H-CRTM, Part 1, section 34.2).
+func initial(n int, v []byte) bool {
+	if last := len(v) - 1; n == 0 && v[last] <= 4 {
+		v = v[:last]
+	}
 	for _, b := range v {
 		if b != v[0] || b != 0 && b != 0xff {
 			return false
@@ -292,7 +304,9 @@ func initial(v []byte) bool {
 
 // clock compares with the last accepted result (Part 1, section 36, "Timing
 // Components"): resetCount counts boots, and none of the counters goes back
-// except by TPM2_Clear, which also makes new keys.
+// except by TPM2_Clear (Part 3), which has to be explained too. Clock may go back
+// to its last saved value when the power fails, and is then not safe until it has
+// caught up; it never goes back in between two resets.
 func (l *layer) clock(prevAK quote.Hex, prev quote.ClockInfo) Check {
 	now := l.attest.Clock
 	state := fmt.Sprintf("reset %d, restart %d, clock %d ms", now.ResetCount, now.RestartCount, now.Clock)
@@ -303,7 +317,7 @@ func (l *layer) clock(prevAK quote.Hex, prev quote.ClockInfo) Check {
 		return notApplicable("another attestation key than in the last result; %s", state)
 	case now.ResetCount < prev.ResetCount,
 		now.ResetCount == prev.ResetCount && now.RestartCount < prev.RestartCount,
-		now.Clock < prev.Clock && now.Safe:
+		now.Clock < prev.Clock && (now.Safe || now.ResetCount == prev.ResetCount):
 		return fail("the TPM's counters went back: a clone, a rollback or an old quote").
 			evidence(state, fmt.Sprintf("at least reset %d, restart %d, clock %d ms", prev.ResetCount, prev.RestartCount, prev.Clock), "clockInfo")
 	case now.ResetCount > prev.ResetCount:

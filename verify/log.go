@@ -12,8 +12,9 @@ import (
 type layerLog struct {
 	firmware  *quote.EventLog
 	userspace *quote.UserspaceLog
-	replay    *quote.Replayed
-	replayed  []int // PCRs whose quoted value the logs give
+	replay    *quote.Replayed // of both logs, whole
+	replayed  []int           // PCRs whose quoted value the logs give
+	records   map[int]int     // of the userspace log, how many belong to the quoted value of a PCR
 	alg       quote.Alg
 }
 
@@ -51,21 +52,24 @@ func (l *layer) logParse() Check {
 // that older versions do not write, so there a value that the log does not
 // explain is shown and proves nothing more.
 func (l *layer) logReplay() Check {
-	r, err := l.log.firmware.Replay(l.log.alg)
-	if err == nil && l.log.userspace != nil {
-		r, err = l.log.userspace.Replay(r, l.log.alg)
+	if u := l.log.userspace; u != nil {
+		for i := range u.Events {
+			// What the firmware measured is looked for in its own log only; moved to
+			// this one it would be out of sight, and the digests would still add up.
+			if n := u.Events[i].PCR; 0 <= n && n <= 7 {
+				return fail("the userspace log claims a measurement of the firmware").
+					evidence(fmt.Sprintf("record %d extends PCR %d", i, n), "records of PCR 8 and up", "logs.userspace")
+			}
+		}
 	}
-	if err != nil {
+	if err := l.replayLogs(); err != nil {
 		return fail("the log cannot be replayed").evidence(err.Error(), fmt.Sprintf("a log with %s digests", l.log.alg), "logs")
 	}
-	l.log.replay = r
 	var unexplained []int
 	for _, n := range l.covered() {
-		p := r.PCRs[n]
+		p := l.log.replay.PCRs[n]
 		switch {
-		case p.Events == 0:
-		case bytes.Equal(p.Value, l.value(n)), p.Launched != nil && bytes.Equal(p.Launched, l.value(n)):
-			l.log.replayed = append(l.log.replayed, n)
+		case p.Events == 0 || slices.Contains(l.log.replayed, n):
 		case l.log.userspace == nil && (n == 11 || n == 12 || n == 13 || n == 15):
 			unexplained = append(unexplained, n)
 		default:
@@ -80,6 +84,41 @@ func (l *layer) logReplay() Check {
 		return warn("the log gives PCRs %v; %v were extended after boot and there is no userspace log", l.log.replayed, unexplained)
 	}
 	return pass("the log gives PCRs %v", l.log.replayed)
+}
+
+// replayLogs replays the firmware's log and then the userspace log, which is read
+// after the quote: PCRs that its later records extend held their quoted value
+// after an earlier one.
+func (l *layer) replayLogs() error {
+	r, err := l.log.firmware.Replay(l.log.alg)
+	if err != nil {
+		return err
+	}
+	l.log.records = make(map[int]int)
+	note := func(n, records int) {
+		p := r.PCRs[n]
+		if p.Events > 0 && (bytes.Equal(p.Value, l.value(n)) || p.Launched != nil && bytes.Equal(p.Launched, l.value(n))) {
+			l.log.replayed = append(l.log.replayed, n)
+			l.log.records[n] = records
+		}
+	}
+	for _, n := range l.covered() {
+		note(n, 0)
+	}
+	if l.log.userspace != nil {
+		for i, e := range l.log.userspace.Events {
+			one := quote.UserspaceLog{Events: l.log.userspace.Events[i : i+1]}
+			if r, err = one.Replay(r, l.log.alg); err != nil {
+				return err
+			}
+			if slices.Contains(l.covered(), e.PCR) && !slices.Contains(l.log.replayed, e.PCR) {
+				note(e.PCR, i+1)
+			}
+		}
+	}
+	slices.Sort(l.log.replayed)
+	l.log.replay = r
+	return nil
 }
 
 // lastEvent names the last event of a PCR, where a cut log shows.
@@ -99,7 +138,7 @@ func (l *layer) lastEvent(pcr int) string {
 func (l *layer) logCoverage() Check {
 	var bare, late []int
 	for _, n := range l.covered() {
-		if l.log.replay.PCRs[n].Events > 0 || initial(l.value(n)) {
+		if l.log.replay.PCRs[n].Events > 0 || initial(n, l.value(n)) {
 			continue
 		}
 		switch {
@@ -187,31 +226,77 @@ func imaPrefix(data []byte, n int) []byte {
 	return data
 }
 
-// claim fills in what the log proves: only events of PCRs whose quoted value the
-// log gives in full.
-func (g *layerLog) claim(c *Claims) {
+// claim returns what the log proves, nil when it gives no quoted PCR.
+func (g *layerLog) claim() *Log {
 	if g.firmware == nil || len(g.replayed) == 0 {
-		return
+		return nil
 	}
-	c.Replayed = g.replayed
-	all := g.firmware.Components(g.alg)
-	if g.userspace != nil {
-		all = append(all, g.userspace.Components(g.alg)...)
+	return &Log{replayed: g.replayed, firmware: g.firmware, userspace: g.userspace, records: g.records, alg: g.alg}
+}
+
+// Log is the measurement log of PCRs whose quoted value it gives in full. What it
+// holds is read when asked for, because a verdict on PCR values needs none of it.
+// A nil Log holds nothing.
+type Log struct {
+	replayed  []int
+	firmware  *quote.EventLog
+	userspace *quote.UserspaceLog
+	records   map[int]int
+	alg       quote.Alg
+}
+
+// Replayed lists the PCRs whose quoted value the log explains in full, ascending.
+func (g *Log) Replayed() []int {
+	if g == nil {
+		return nil
 	}
-	for _, component := range all {
-		if slices.Contains(g.replayed, component.PCR) {
-			c.Components = append(c.Components, component)
+	return slices.Clone(g.replayed)
+}
+
+// Components names what was measured into the replayed PCRs, in log order.
+func (g *Log) Components() []quote.Component {
+	if g == nil {
+		return nil
+	}
+	var list []quote.Component
+	for _, c := range g.firmware.Components(g.alg) {
+		if slices.Contains(g.replayed, c.PCR) {
+			list = append(list, c)
 		}
 	}
+	if g.userspace != nil {
+		for _, c := range g.userspace.Components(g.alg) {
+			if c.Event < g.records[c.PCR] { // 0 for a PCR that is not replayed
+				list = append(list, c)
+			}
+		}
+	}
+	return list
+}
+
+// CommandLines returns the kernel command lines in the replayed PCRs.
+func (g *Log) CommandLines() []quote.CommandLine {
+	if g == nil {
+		return nil
+	}
+	var list []quote.CommandLine
 	for _, line := range g.firmware.CommandLines(g.alg) {
 		if slices.Contains(g.replayed, line.PCR) {
-			c.CommandLines = append(c.CommandLines, line)
+			list = append(list, line)
 		}
 	}
-	if slices.Contains(g.replayed, 7) {
-		// An error leaves the state unknown; a rule that needs it says so.
-		if state, err := g.firmware.SecureBoot(g.alg); err == nil && state.Found {
-			c.SecureBoot = state
-		}
+	return list
+}
+
+// SecureBoot returns the Secure Boot state, nil when the log does not say: PCR 7
+// does not replay, or its events prove nothing or contradict each other.
+func (g *Log) SecureBoot() *quote.SecureBootState {
+	if g == nil || !slices.Contains(g.replayed, 7) {
+		return nil
 	}
+	state, err := g.firmware.SecureBoot(g.alg)
+	if err != nil || !state.Found {
+		return nil
+	}
+	return state
 }

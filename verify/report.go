@@ -55,15 +55,8 @@ type Claims struct {
 	Covered  []int           // PCRs of that bank in the signed selection
 	PCRs     map[int]quote.Hex
 
-	// Components are the measured components of PCRs whose log replays to the
-	// quoted value, in log order; nil without such a log.
-	Components []quote.Component
-	// Replayed lists the PCRs whose quoted value the log explains in full.
-	Replayed []int
-	// SecureBoot is nil when the log does not say.
-	SecureBoot *quote.SecureBootState
-	// CommandLines are the kernel command lines in the log.
-	CommandLines []quote.CommandLine
+	// Log is what the measurement logs explain; nil without a log.
+	Log *Log
 	// IMA is the part of the IMA list that PCR 10 covers; nil without one.
 	IMA []byte
 }

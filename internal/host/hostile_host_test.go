@@ -46,13 +46,14 @@ func TestHostileHost(t *testing.T) {
 			}
 		}
 	}
+	var ended chan struct{} // of the test that runs
 	hang := func(kind, part string) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if kind != "" {
 				reply(w, kind, part)
 				_ = http.NewResponseController(w).Flush()
 			}
-			<-r.Context().Done()
+			<-ended
 		}
 	}
 	cut := func(text string) http.HandlerFunc {
@@ -105,7 +106,9 @@ func TestHostileHost(t *testing.T) {
 			if test.want == "deadline exceeded" {
 				timeout = 300 * time.Millisecond
 			}
+			ended = make(chan struct{})
 			c := fakeHost(t, timeout, test.handle)
+			t.Cleanup(func() { close(ended) })
 			start := time.Now()
 			_, err := c.Identity(t.Context())
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), c.Address()) || !strings.Contains(err.Error(), "GET /v1/host") {

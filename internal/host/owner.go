@@ -85,7 +85,7 @@ func (o *owner) within(ctx context.Context, task func(context.Context)) {
 func (o *owner) waiting(first *leaf) []*leaf {
 	var batch []*leaf
 	for l := first; ; {
-		if true {
+		if l.ctx.Err() == nil {
 			batch = append(batch, l)
 		}
 		select {

@@ -15,7 +15,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"fmt"
-	"maps"
 	"sync"
 
 	"github.com/google/go-tpm/tpm2"
@@ -282,11 +281,4 @@ func decryptCFB(encrypt func(dst, src []byte), data []byte) []byte {
 		feedback[n] = c
 	}
 	return plain
-}
-
-// Values returns a copy of the SHA-256 PCRs.
-func (t *TPM) Values() map[int]quote.Hex {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return maps.Clone(t.values[quote.SHA256])
 }
