@@ -63,7 +63,7 @@ func hostChecks() []check {
 			Spec: Spec{
 				ID: "host.ek.enrolled", Layer: Host, Title: "The host is one that the tenant enrolled",
 				Stops:    "the cuckoo attack: a genuine TPM of another machine answers for this one",
-				Citation: "RFC 9334, section 11; TPM 2.0 Part 1, section 24",
+				Citation: "RFC 9334, section 12.1; TPM 2.0 Part 1, section 24",
 				Actor:    Tenant, Remedy: "if the host is expected, enroll it with `deepattest host enroll`; if not, ask the cloud operator where the VM runs",
 				Needs: []string{first},
 			},
@@ -145,7 +145,7 @@ func keySpec(prefix string, layer Layer, needs []string) Spec {
 		ID: prefix + ".ak.attributes", Layer: layer, Title: "The " + prefix + "'s attestation key signs only what its TPM made",
 		Stops:    "an unrestricted, imported, duplicable or weak key that would sign a made-up quote",
 		CVEs:     []string{"CVE-2025-49707"},
-		Citation: "TPM 2.0 Part 2, section 8.3 (TPMA_OBJECT); Part 1, section 31.3",
+		Citation: "TPM 2.0 Part 2, section 8.3 (TPMA_OBJECT); Part 1, section 31",
 		Actor:    CloudOperator, Remedy: "use the attestation key that deepattest makes; a key of another tool must be restricted, fixed to its TPM and at least RSA-2048 or ECC P-256 with SHA-256",
 		Needs: needs,
 	}
@@ -224,7 +224,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 			Spec: Spec{
 				ID: id("bank"), Layer: name, Title: "The quote covers the pinned PCR bank",
 				Stops:    "a downgrade to a bank with a weak hash, or to one that firmware does not extend",
-				Citation: "TPM 2.0 Part 1, section 17.8 (PCR banks)",
+				Citation: "TPM 2.0 Part 1, section 17.8 (PCR allocation)",
 				Actor:    actor, Remedy: "allocate the bank (TPM2_PCR_Allocate) and reboot, or pin another in the policy's tpm.bank",
 				Needs: []string{signed},
 			},
@@ -234,7 +234,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 			Spec: Spec{
 				ID: id("pcr-digest"), Layer: name, Title: "The PCR values are the quoted ones",
 				Stops:    "PCR values exchanged beside a genuine quote",
-				Citation: "TPM 2.0 Part 2, section 10.12.1 (TPMS_QUOTE_INFO)",
+				Citation: "TPM 2.0 Part 2, section 10.12.4 (TPMS_QUOTE_INFO)",
 				Actor:    actor, Remedy: "collect again: a PCR may have moved between quote and reading; treat it as an attack if it stays",
 				Needs: []string{id("selection")},
 			},

@@ -25,6 +25,7 @@ type verification struct {
 	host      *layer
 	guest     *layer
 	link      linkState
+	ekBound   bool     // the host's attestation key is in the TPM of its endorsement key
 	anchors   []string // in words, for the result
 	done      map[string]Check
 }
@@ -113,7 +114,9 @@ func (v *verification) claim(r *Report) {
 	}
 	r.host = v.host.claims()
 	r.host.Name = v.hostName()
-	if v.link.ek != nil {
+	if !v.ekBound {
+		r.host.EK = nil // shown beside a pinned attestation key, and bound to it by nothing
+	} else if v.link.ek != nil {
 		r.host.Maker, r.host.Model = v.link.ek.Identity.Manufacturer, v.link.ek.Identity.Model
 	}
 	if !holds(r.Checks, Link) {

@@ -131,6 +131,7 @@ func (v *verification) hostBound() Check {
 	ek, ak := v.host.ek.Name(), v.host.ak.Name()
 	for _, a := range v.opts.Anchors.Activated {
 		if bytes.Equal(a.EK, ek) && bytes.Equal(a.AK, ak) {
+			v.ekBound = true
 			v.anchors = append(v.anchors, "host AK bound by an activation in this run")
 			return pass("activation: bound in this run")
 		}
@@ -139,6 +140,10 @@ func (v *verification) hostBound() Check {
 		if !bytes.Equal(h.AK, ak) {
 			return fail("the attestation key is not the one enrolled for this host").evidence(ak.String(), h.AK.String(), h.Source)
 		}
+		if len(h.EK) == 0 {
+			return pass("the attestation key itself is pinned: %s; whose endorsement key is shown does not count", h.Source)
+		}
+		v.ekBound = true
 		return pass("enrolled: %s", h.Source)
 	}
 	return unknown("nothing the tenant trusts binds the host's attestation key to its endorsement key: enroll the host, or attest with its service")

@@ -18,16 +18,15 @@ type layer struct {
 	ev     *quote.Layer // nil when the bundle has no such layer
 	expect Expect
 
-	ak, ek         *quote.Public
-	akErr, ekErr   error
-	attest         *quote.Attest
-	attestErr      error
-	signature      *quote.Signature
-	signatureErr   error
-	log            layerLog
-	imaCovered     []byte // the IMA list's part that PCR 10 covers
-	repairs        []string
-	suppliedDigest []byte // pcrDigest over the supplied values
+	ak, ek       *quote.Public
+	akErr, ekErr error
+	attest       *quote.Attest
+	attestErr    error
+	signature    *quote.Signature
+	signatureErr error
+	log          layerLog
+	imaCovered   []byte // the IMA list's part that PCR 10 covers
+	repairs      []string
 }
 
 func newLayer(name Layer, ev *quote.Layer, expect Expect) *layer {
@@ -45,8 +44,6 @@ func newLayer(name Layer, ev *quote.Layer, expect Expect) *layer {
 	l.signature, l.signatureErr = quote.ParseSignature(ev.Quote.Signature)
 	return l
 }
-
-func (l *layer) id(name string) string { return string(l.name) + "." + name }
 
 // absent says that the bundle has no such layer; every check of the layer needs
 // the first one, ak.attributes or ek.chain, which report it.
@@ -100,7 +97,7 @@ func (l *layer) claims() *Claims {
 }
 
 // keyAttributes checks that a key can sign nothing but what its TPM made, and
-// never leaves it: TPM 2.0 Part 1, section 31.3 (restricted attestation keys),
+// never leaves it: TPM 2.0 Part 1, section 31 (attestation),
 // and Part 2, section 8.3.3 for each attribute.
 func (l *layer) keyAttributes() Check {
 	if l.akErr != nil {
@@ -244,11 +241,11 @@ func (l *layer) bank() Check {
 		return pass("%s, as pinned", l.expect.bank())
 	}
 	return fail("the quote does not cover the pinned PCR bank").
-		evidence(l.attest.Selection.String(), l.expect.bank().String(), "pcrSelect")
+		evidence("signed selection "+l.attest.Selection.String(), l.expect.bank().String(), "pcrSelect")
 }
 
 // pcrDigest: the values beside the quote are those that were signed (Part 2,
-// section 10.12.1).
+// section 10.12.4).
 func (l *layer) pcrDigest() Check {
 	sum, err := l.ev.PCRs.Digest(l.signature.Hash, l.attest.Selection)
 	if err != nil {

@@ -61,7 +61,7 @@ func (v *verification) linkInclusion() Check {
 	}
 	if !v.link.proven {
 		return fail("the host did not sign for this leaf").
-			evidence(v.host.attest.ExtraData.String(), quote.Hex(v.link.qualifier).String(), "host extraData")
+			evidence("qualifyingData "+v.host.attest.ExtraData.String(), quote.Hex(v.link.qualifier).String(), "host extraData")
 	}
 	return pass("leaf %d of %d is under the signed root", v.bundle.Link.LeafIndex, v.bundle.Link.TreeSize)
 }

@@ -46,7 +46,7 @@ func (r *Report) Check(id string) (Check, bool) {
 type Claims struct {
 	Name     string          // the enrolled host's or the VM's name; the VM's uuid when it has none
 	VM       quote.UUID      // guest only: the VM the link names
-	EK, AK   quote.Hex       // Names
+	EK, AK   quote.Hex       // Names; EK is nil for a host whose AK alone is pinned
 	Maker    string          // EK certificate: TPM manufacturer, "" without certificate
 	Model    string          // EK certificate
 	Firmware uint64          // TPMS_ATTEST.firmwareVersion

@@ -1,0 +1,171 @@
+package testlab
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/asn1"
+	"time"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// ekVectors are about the host's endorsement key and who vouches for it.
+func ekVectors() []Vector {
+	certificate := func(name, comment string, edit func(w *World, c *x509.Certificate)) Vector {
+		return Vector{
+			Name: "EK" + name, Comment: comment, Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
+			change: func(s *Scene) error {
+				w := s.World
+				if err := w.certify(w.Host, w.Maker, func(c *x509.Certificate) { edit(w, c) }); err != nil {
+					return err
+				}
+				return s.rebuild()
+			},
+		}
+	}
+	shown := func(name, comment string, edit func(ek *quote.EK)) Vector {
+		return Vector{
+			Name: "EK" + name, Comment: comment, Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
+			change: func(s *Scene) error { edit(&s.Bundle.Host.EK); return nil },
+		}
+	}
+	filling := shown("CertTrailingFF", "the certificate is read with the unwritten rest of its NV index, as some TPMs give it",
+		func(ek *quote.EK) { ek.Certificates[0] = append(bytes.Clone(ek.Certificates[0]), 0xFF, 0xFF, 0xFF) })
+	filling.Fails, filling.Warns = nil, []string{"host.log.repaired"}
+	return []Vector{
+		{
+			Name: "EKUnknownRoot", Comment: "a software TPM: its certificate is by another CA, which calls itself as the maker does",
+			Flags: []string{"SoftwareTPM"}, Fails: []string{"host.ek.chain"},
+			change: func(s *Scene) error {
+				w := s.World
+				impostor, err := NewMaker(makerName, "impostor", w.Now)
+				if err != nil {
+					return err
+				}
+				if err := w.certify(w.Host, impostor, nil); err != nil {
+					return err
+				}
+				return s.rebuild()
+			},
+		},
+		{
+			Name: "EKSoftware", Comment: "a software TPM that nobody enrolled, whose maker's root is in the bundle only",
+			Flags: []string{"SoftwareTPM"}, Fails: []string{"host.ek.chain", "host.ek.enrolled"}, Undecided: []string{"host.ak.bound"},
+			change: func(s *Scene) (err error) {
+				w, real := s.World, s.Options
+				impostor, err := NewMaker("Impostor", "impostor", w.Now)
+				if err != nil {
+					return err
+				}
+				if w.Host.EK, err = NewKey(EKTemplate("software EK")); err != nil {
+					return err
+				}
+				if err = w.certify(w.Host, impostor, nil); err != nil {
+					return err
+				}
+				w.Host.Chain = append(w.Host.Chain, impostor.Root.Raw)
+				err = s.rebuild()
+				s.Options = real
+				return err
+			},
+		},
+		certificate("Expired", "the certificate ended yesterday", func(w *World, c *x509.Certificate) { c.NotAfter = w.Now.AddDate(0, 0, -1) }),
+		certificate("NotYetValid", "the certificate begins tomorrow", func(w *World, c *x509.Certificate) { c.NotBefore = w.Now.AddDate(0, 0, 1) }),
+		certificate("WrongEKU", "the certificate is for attestation keys", func(_ *World, c *x509.Certificate) {
+			c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{2, 23, 133, 8, 3}} // tcg-kp-AIKCertificate
+		}),
+		certificate("WrongKeyUsage", "the certificate is for signing", func(_ *World, c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }),
+		certificate("IsCA", "the certificate is a CA's", func(_ *World, c *x509.Certificate) { c.IsCA = true }),
+		{
+			Name: "EKNotCA", Comment: "the issuer is itself an end-entity certificate of the maker's",
+			Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
+			change: func(s *Scene) error {
+				w := s.World
+				forger, err := w.Maker.notCA(w.Now)
+				if err != nil {
+					return err
+				}
+				if err := w.certify(w.Host, forger, nil); err != nil {
+					return err
+				}
+				w.Host.Chain = append(w.Host.Chain, w.Maker.Issuer.Raw)
+				return s.rebuild()
+			},
+		},
+		shown("CertTampered", "one bit of the certificate's signature is changed", func(ek *quote.EK) {
+			ek.Certificates[0] = flipped(ek.Certificates[0], len(ek.Certificates[0])-1)
+		}),
+		shown("CertMalformed", "the certificate is cut", func(ek *quote.EK) { ek.Certificates[0] = ek.Certificates[0][:100] }),
+		shown("CertTrailingData", "something else follows the certificate", func(ek *quote.EK) {
+			ek.Certificates[0] = append(bytes.Clone(ek.Certificates[0]), 'x')
+		}),
+		shown("ChainMissing", "the maker's issuer is not shown, and the tenant does not have it", func(ek *quote.EK) { ek.Chain = nil }),
+		filling,
+		{
+			Name: "EKCertForOtherKey", Comment: "a genuine certificate, of another host's endorsement key",
+			Flags: []string{"Cuckoo"}, Fails: []string{"host.ek.chain"},
+			change: func(s *Scene) error { s.Bundle.Host.EK.Certificates = [][]byte{s.World.OtherHost.Cert}; return nil },
+		},
+		{
+			Name: "EKCertMissing", Comment: "no certificate is shown; the endorsement key itself is enrolled",
+			change: func(s *Scene) error { return s.noCertificate() },
+		},
+		{
+			Name: "EKCertMissingAnyHost", Comment: "no certificate is shown, and any host will do that has one",
+			Flags: []string{"Unanchored"}, Undecided: []string{"host.ek.chain"},
+			change: func(s *Scene) error {
+				h := s.Options.Anchors.Hosts[0]
+				s.Options.Anchors.Activated = []verify.Activation{{EK: h.EK, AK: h.AK}}
+				s.Options.Anchors.Hosts, s.Options.AnyHost = nil, true
+				return s.noCertificate()
+			},
+		},
+		{
+			Name: "EKMalformed", Comment: "the endorsement key's public area is empty",
+			Flags: []string{"Ambiguous"}, Fails: []string{"host.ek.chain", "host.ek.enrolled", "host.ak.bound"},
+			change: func(s *Scene) error { s.Bundle.Host.EK.Public = nil; return nil },
+		},
+		{
+			Name: "HostNotEnrolled", Comment: "the cuckoo attack: another genuine host of the cloud answers",
+			Flags: []string{"Cuckoo"}, Fails: []string{"host.ek.enrolled"}, Undecided: []string{"host.ak.bound"},
+			change: func(s *Scene) error {
+				enrolled := s.Options
+				s.World.Host = s.World.OtherHost
+				err := s.rebuild()
+				s.Options = enrolled
+				return err
+			},
+		},
+		{
+			Name: "NoAnchors", Comment: "the tenant trusts nobody",
+			Flags: []string{"Unanchored"}, Undecided: []string{"host.ek.chain", "host.ek.enrolled", "host.ak.bound"},
+			change: func(s *Scene) error { s.Options.Anchors = verify.Anchors{}; return nil },
+		},
+		{
+			Name: "NoRoots", Comment: "the tenant enrolled the host's endorsement key and gives no roots",
+			change: func(s *Scene) error { s.Options.Anchors.Roots = nil; return nil },
+		},
+	}
+}
+
+func (s *Scene) noCertificate() error {
+	s.Bundle.Host.EK.Certificates, s.Bundle.Host.EK.Chain = nil, nil
+	s.Bundle.Host.Missing = append(s.Bundle.Host.Missing, quote.Missing{What: quote.MissingEKCertificate, Reason: "NV index 0x01c0000a is not defined"})
+	return nil
+}
+
+// notCA returns a forger who issues with the key of an end-entity certificate
+// that the maker issued.
+func (m *Maker) notCA(now time.Time) (*Maker, error) {
+	key, err := NewKey(KeyTemplate{Label: "end entity"})
+	if err != nil {
+		return nil, err
+	}
+	der, err := m.EKCertificate(key, now, func(c *x509.Certificate) { c.Subject.CommonName = "end entity" })
+	if err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(der)
+	return &Maker{Root: m.Root, Issuer: c, key: key.Signer}, err
+}

@@ -1,0 +1,125 @@
+package testlab
+
+import (
+	"strings"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// keyVectors are about attestation keys.
+func keyVectors() []Vector {
+	var list []Vector
+	weak := func(name, comment string, edit func(*KeyTemplate), cves ...string) {
+		v := Vector{Name: name, Comment: comment, Flags: []string{"WeakKey"}, CVEs: cves, Fails: []string{"*.ak.attributes"}}
+		list = append(list, both(v, func(s side) error { return s.key(edit) })...)
+	}
+	weak("AKNotRestricted", "the key signs anything, such as a made-up quote",
+		func(t *KeyTemplate) { t.Attributes &^= quote.Restricted }, "CVE-2025-49707")
+	weak("AKDecrypts", "the key also decrypts", func(t *KeyTemplate) { t.Attributes |= quote.Decrypt })
+	weak("AKNotFixedTPM", "the key may be copied to another TPM", func(t *KeyTemplate) { t.Attributes &^= quote.FixedTPM })
+	weak("AKNotFixedParent", "the key may be moved to another parent", func(t *KeyTemplate) { t.Attributes &^= quote.FixedParent })
+	weak("AKImported", "the key was made outside of the TPM",
+		func(t *KeyTemplate) { t.Attributes &^= quote.SensitiveDataOrigin }, "CVE-2025-49707")
+	weak("AKSchemeSHA1", "the key signs SHA-1 digests", func(t *KeyTemplate) { t.SchemeHash = quote.SHA1 })
+	weak("AKNameSHA1", "the key's Name is a SHA-1 digest, for which another key can be found", func(t *KeyTemplate) { t.NameAlg = quote.SHA1 })
+	weak("AKRSA1024", "the key is RSA-1024", func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 1024 })
+	for _, prefix := range []string{"Host", "Guest"} {
+		fails := []string{strings.ToLower(prefix) + ".ak.attributes"}
+		if prefix == "Guest" {
+			fails = append(fails, "link.guest-key")
+		}
+		unreadable := func(name, comment string, edit func(*quote.AK)) {
+			list = append(list, Vector{
+				Name: prefix + name, Comment: comment, Flags: []string{"Ambiguous"}, Fails: fails,
+				change: func(s *Scene) error { edit(&side{s, strings.ToLower(prefix)}.layer().AK); return nil },
+			})
+		}
+		unreadable("AKMalformed", "the attestation key's public area is cut", func(ak *quote.AK) { ak.Public = ak.Public[:40] })
+		unreadable("AKMissing", "no attestation key is shown", func(ak *quote.AK) { ak.Public = nil })
+	}
+	pin := func(s *Scene, vm quote.UUID) error {
+		name, err := s.World.Guest.AK.Name()
+		s.Options.Anchors.Guests = []verify.PinnedGuest{{Name: "web-1", VM: vm, AK: name, Source: "trust.yaml: guests[0]"}}
+		return err
+	}
+	return append(list,
+		Vector{
+			Name: "HostAKFromOtherTPM", Comment: "the host quotes with a genuine key of another host, beside its own endorsement key",
+			Flags: []string{"Cuckoo"}, Fails: []string{"host.ak.bound"},
+			change: func(s *Scene) error {
+				enrolled := s.Options
+				s.World.Host.AK = s.World.OtherHost.AK
+				err := s.rebuild()
+				s.Options = enrolled
+				return err
+			},
+		},
+		Vector{
+			Name: "HostAKOnlyFromBundle", Comment: "nothing but the bundle says that the key is in the host's TPM",
+			Flags: []string{"Unanchored"}, Undecided: []string{"host.ak.bound"},
+			change: func(s *Scene) error { s.Options.Anchors.Hosts, s.Options.AnyHost = nil, true; return nil },
+		},
+		Vector{
+			Name: "HostAKActivated", Comment: "any host will do, and this run bound its key by a credential activation",
+			change: func(s *Scene) error {
+				h := s.Options.Anchors.Hosts[0]
+				s.Options.Anchors.Activated = []verify.Activation{{EK: h.EK, AK: h.AK}}
+				s.Options.Anchors.Hosts, s.Options.AnyHost = nil, true
+				return nil
+			},
+		},
+		Vector{
+			Name: "HostAKActivatedForOtherEK", Comment: "this run activated a credential for the key with another host's endorsement key",
+			Flags: []string{"Cuckoo"}, Undecided: []string{"host.ak.bound"},
+			change: func(s *Scene) error {
+				other, err := s.World.OtherHost.EK.Name()
+				s.Options.Anchors.Activated = []verify.Activation{{EK: other, AK: s.Options.Anchors.Hosts[0].AK}}
+				s.Options.Anchors.Hosts, s.Options.AnyHost = nil, true
+				return err
+			},
+		},
+		Vector{
+			Name: "HostOtherAKActivated", Comment: "this run activated a credential for another key with the host's endorsement key",
+			Flags: []string{"Cuckoo"}, Undecided: []string{"host.ak.bound"},
+			change: func(s *Scene) error {
+				other, err := s.World.OtherHost.AK.Name()
+				s.Options.Anchors.Activated = []verify.Activation{{EK: s.Options.Anchors.Hosts[0].EK, AK: other}}
+				s.Options.Anchors.Hosts, s.Options.AnyHost = nil, true
+				return err
+			},
+		},
+		Vector{
+			Name: "HostAKPinned", Comment: "the trust file holds the host's attestation key alone",
+			change: func(s *Scene) error { s.Options.Anchors.Hosts[0].EK = nil; return nil },
+		},
+		Vector{
+			Name: "HostAKPinnedOtherEK", Comment: "the same, and another host's endorsement key is shown beside it: nothing may be claimed of that",
+			Flags: []string{"Unsigned"},
+			change: func(s *Scene) error {
+				s.Options.Anchors.Hosts[0].EK = nil
+				o := s.World.OtherHost
+				s.Bundle.Host.EK = quote.EK{Public: o.EK.Public, Certificates: [][]byte{o.Cert}, Chain: o.Chain}
+				return nil
+			},
+		},
+		Vector{
+			Name: "HostEnrolledTwice", Comment: "the trust file holds the host's former attestation key as well",
+			change: func(s *Scene) error {
+				former := s.Options.Anchors.Hosts[0]
+				former.AK = flipped(former.AK, 10)
+				s.Options.Anchors.Hosts = append([]verify.EnrolledHost{former}, s.Options.Anchors.Hosts...)
+				return nil
+			},
+		},
+		Vector{
+			Name: "GuestPinned", Comment: "the guest's key is pinned for its VM",
+			change: func(s *Scene) error { return pin(s, s.World.Guest.VM) },
+		},
+		Vector{
+			Name: "GuestPinnedForOtherVM", Comment: "the guest's key is pinned for another VM than the host vouches for",
+			Flags: []string{"Relay"}, Fails: []string{"guest.ak.bound"},
+			change: func(s *Scene) error { return pin(s, s.World.OtherGuest.VM) },
+		},
+	)
+}

@@ -1,0 +1,200 @@
+package testlab
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// eventLogVectors are about the firmware's and systemd's logs.
+func eventLogVectors() []Vector {
+	var list []Vector
+	add := func(v Vector, change func(side) error) {
+		v.logs = bothLayers
+		list = append(list, both(v, change)...)
+	}
+	attack := func(name, comment, fails string, edit func(*logEditor)) {
+		add(Vector{Name: name, Comment: comment, Flags: []string{"TamperedLog"}, Fails: []string{fails}},
+			func(s side) error { return s.editLog(edit) })
+	}
+	attack("EventLogTruncated", "the log's last event is left out", "*.log.replay",
+		func(l *logEditor) { l.events = l.events[:len(l.events)-1] })
+	attack("EventLogExtended", "the log has an event that was not measured", "*.log.replay",
+		func(l *logEditor) { l.events = append(l.events, l.events[len(l.events)-1]) })
+	attack("EventLogReordered", "two events of a PCR stand in each other's place", "*.log.replay", func(l *logEditor) {
+		at := l.of(7)
+		l.events[at[0]], l.events[at[1]] = l.events[at[1]], l.events[at[0]]
+	})
+	attack("EventLogHeaderOnly", "nothing is left of the log but its header", "*.log.replay",
+		func(l *logEditor) { l.events = nil })
+	attack("EventLogDigestChanged", "an event has another digest", "*.log.replay",
+		func(l *logEditor) { e := &l.events[l.of(0)[0]]; e.Digests = digests(e, 1) })
+	attack("EventsOfPCR4Removed", "all events of PCR 4 are left out: it holds what was booted", "*.log.coverage", func(l *logEditor) {
+		l.events = slices.DeleteFunc(l.events, func(e quote.Event) bool { return e.PCR == 4 })
+	})
+	attack("SeparatorDuplicated", "a separator stands there twice, so that what follows seems to be after boot", "*.log.replay", func(l *logEditor) {
+		i := slices.IndexFunc(l.events, func(e quote.Event) bool { return e.Type == quote.EventSeparator })
+		l.events = slices.Insert(l.events, i, l.events[i])
+	})
+	attack("EventDataRewritten", "the data of a separator says something else than was measured", "*.log.data", func(l *logEditor) {
+		i := slices.IndexFunc(l.events, func(e quote.Event) bool { return e.Type == quote.EventSeparator })
+		l.events[i].Data = []byte("safe")
+	})
+	attack("EventVariableRewritten", "the SecureBoot variable in the log is not the one that was measured", "*.log.data", func(l *logEditor) {
+		e := &l.events[l.of(7)[0]]
+		e.Data = flipped(e.Data, len(e.Data)-1)
+	})
+	attack("EventTypeRewritten", "an event is given a type whose digest is that of its data, and is not", "*.log.data", func(l *logEditor) {
+		i := slices.IndexFunc(l.events, func(e quote.Event) bool { return e.Type == quote.EventEFIPlatformFirmwareBlob })
+		l.events[i].Type = quote.EventEFIAction
+	})
+	attack("EventSilenced", "an event is made one that is not extended", "*.log.replay",
+		func(l *logEditor) { l.events[l.of(7)[0]].Type = quote.EventNoAction })
+	attack("EventLogSHA1Only", "the log has no digests of the pinned bank", "*.log.replay", func(l *logEditor) {
+		l.algs = []quote.AlgSize{{Alg: quote.SHA1, Size: 20}}
+		for i := range l.events {
+			l.events[i].Digests = slices.DeleteFunc(slices.Clone(l.events[i].Digests), func(d quote.EventDigest) bool { return d.Alg != quote.SHA1 })
+		}
+	})
+	add(Vector{
+		Name: "EventLogSM3", Comment: "the log has a bank whose hash nobody here can compute: it is carried along",
+	}, func(s side) error {
+		return s.editLog(func(l *logEditor) {
+			l.algs = append(l.algs, quote.AlgSize{Alg: quote.SM3, Size: 32})
+			for i := range l.events {
+				l.events[i].Digests = append(slices.Clone(l.events[i].Digests), quote.EventDigest{Alg: quote.SM3, Digest: make([]byte, 32)})
+			}
+		})
+	})
+	add(Vector{
+		Name: "EventLogCut", Comment: "the log ends in the middle of an event", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.parse"},
+	}, func(s side) error { cut(&s.layer().Logs.UEFI); return nil })
+	add(Vector{
+		Name: "EventLogOfOtherBoot", Comment: "the log is of another boot, with other software", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.replay"},
+	}, func(s side) error {
+		m := &Machine{}
+		err := m.Boot("grub-sb")
+		s.layer().Logs.UEFI = m.Logs.UEFI
+		return err
+	})
+	add(Vector{
+		Name: "EventLogMissing", Comment: "the policy has rules for the log, and there is none", Flags: []string{"MissingLog"},
+		Undecided: []string{"*.log.parse"},
+	}, func(s side) error {
+		s.layer().Logs.UEFI = nil
+		s.layer().Missing = append(s.layer().Missing, quote.Missing{What: quote.MissingUEFI, Reason: "permission denied"})
+		return nil
+	})
+	add(Vector{
+		Name: "PCR15ExtendedUnlogged", Comment: "PCR 15 was extended after boot, and no log says by what", Warns: []string{"*.log.coverage"},
+	}, func(s side) error {
+		return s.boot(func(bank map[int]quote.Hex) { bank[15] = extended(bank[15], quote.Hex(Challenge(3))) })
+	})
+	list = append(list, Vector{
+		Name: "GuestPCR11ExtendedUnlogged", Comment: "PCR 11 was extended after boot, by a systemd that does not log it", logs: "guest",
+		Warns: []string{"guest.log.replay"},
+		change: func(s *Scene) error {
+			return s.guest().boot(func(bank map[int]quote.Hex) { bank[11] = extended(bank[11], quote.Hex(Challenge(3))) })
+		},
+	})
+
+	add(Vector{Name: "UserspaceLog", Comment: "systemd extended PCRs 11 and 15 after boot, and logged it"}, func(s side) error {
+		return s.measure(record{11, "phase", "sysinit"}, record{15, "machine-id", "machine-id:0123456789abcdef0123456789abcdef"})
+	})
+	add(Vector{
+		Name: "UserspaceLogLonger", Comment: "systemd measured on between the quote and the reading of its log, into PCR 12 for the first time",
+	}, func(s side) error {
+		if err := s.measure(record{15, "phase", "sysinit"}); err != nil {
+			return err
+		}
+		for _, late := range []record{{15, "phase", "ready"}, {12, "phase", "late"}} {
+			s.layer().Logs.Userspace = append(s.layer().Logs.Userspace, late.encode(Challenge(4))...)
+		}
+		return nil
+	})
+	add(Vector{
+		Name: "UserspaceLogTruncated", Comment: "the last record of systemd's log is left out", Flags: []string{"TamperedLog"},
+		Fails: []string{"*.log.replay"},
+	}, func(s side) error {
+		err := s.measure(record{15, "phase", "sysinit"}, record{15, "phase", "ready"})
+		log := s.layer().Logs.Userspace
+		s.layer().Logs.Userspace = log[:bytes.LastIndexByte(log, 0x1E)]
+		return err
+	})
+	add(Vector{
+		Name: "UserspaceLogCut", Comment: "systemd's log ends in the middle of a record", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.parse"},
+	}, func(s side) error {
+		err := s.measure(record{15, "phase", "sysinit"})
+		cut(&s.layer().Logs.Userspace)
+		return err
+	})
+	add(Vector{
+		Name: "UserspaceLogHidesFirmware", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.replay"},
+		Comment: "the last event of PCR 7 stands in systemd's log, where no rule about Secure Boot sees it; the digests still add up",
+	}, func(s side) error {
+		var hidden quote.Hex
+		err := s.editLog(func(l *logEditor) {
+			at := l.of(7)
+			last := at[len(at)-1]
+			hidden = l.events[last].Digest(quote.SHA256)
+			l.events = slices.Delete(l.events, last, last+1)
+		})
+		s.layer().Logs.Userspace = record{7, "phase", "sysinit"}.encode(hidden)
+		return err
+	})
+	return list
+}
+
+// cut takes a few bytes off a log's end.
+func cut(log *[]byte) { *log = (*log)[:len(*log)-5] }
+
+func extended(pcr, digest []byte) quote.Hex {
+	d := sha256.Sum256(slices.Concat(pcr, digest))
+	return d[:]
+}
+
+// digests returns the event's digests with a bit of each changed.
+func digests(e *quote.Event, bit byte) []quote.EventDigest {
+	list := slices.Clone(e.Digests)
+	for i := range list {
+		list[i].Digest = bytes.Clone(list[i].Digest)
+		list[i].Digest[0] ^= bit
+	}
+	return list
+}
+
+// record is a record of systemd's measurement log.
+type record struct {
+	pcr        int
+	kind, text string
+}
+
+func (r record) encode(digest quote.Hex) []byte {
+	return fmt.Appendf(nil, "\x1e"+`{"pcr":%d,"digests":[{"hashAlg":"sha256","digest":"%s"}],"content_type":"systemd",`+
+		`"content":{"string":%q,"bootId":"0123456789abcdef0123456789abcdef","timestamp":1,"eventType":%q}}`+"\n", r.pcr, digest, r.text, r.kind)
+}
+
+// measure has systemd measure and log, and the machine quote the result.
+func (s side) measure(records ...record) error {
+	return s.boot(func(bank map[int]quote.Hex) {
+		for _, r := range records {
+			digest := sha256.Sum256([]byte(r.text))
+			bank[r.pcr] = extended(bank[r.pcr], digest[:])
+			s.layer().Logs.Userspace = append(s.layer().Logs.Userspace, r.encode(digest[:])...)
+		}
+	})
+}
+
+// editLog changes the layer's firmware log.
+func (s side) editLog(edit func(*logEditor)) error {
+	l, err := newLogEditor(s.layer().Logs.UEFI)
+	if err != nil {
+		return err
+	}
+	edit(l)
+	s.layer().Logs.UEFI = l.encode()
+	return nil
+}

@@ -1,0 +1,103 @@
+package testlab
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"fmt"
+	"math/big"
+	"time"
+
+	"github.com/google/go-attestation/oid"
+)
+
+// Maker is a TPM manufacturer's certificate authority: a root, and an issuer
+// below it that signs EK certificates.
+type Maker struct {
+	Root, Issuer *x509.Certificate
+	key          crypto.Signer // the issuer's
+}
+
+// NewMaker makes an authority. The name is in its certificates, the seed decides
+// its keys; it is valid for ten years around now.
+func NewMaker(name, seed string, now time.Time) (*Maker, error) {
+	root, err := NewKey(KeyTemplate{Label: seed + " root"})
+	if err != nil {
+		return nil, err
+	}
+	issuer, err := NewKey(KeyTemplate{Label: seed + " issuer"})
+	if err != nil {
+		return nil, err
+	}
+	m := &Maker{key: issuer.Signer}
+	template := func(role string, serial int64) *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(serial), Subject: pkix.Name{Organization: []string{name}, CommonName: name + " TPM " + role},
+			NotBefore: now.AddDate(-5, 0, 0), NotAfter: now.AddDate(5, 0, 0),
+			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		}
+	}
+	top := template("Root CA", 1)
+	if m.Root, err = issue(top, top, root.Signer.Public(), root.Signer); err != nil {
+		return nil, err
+	}
+	if m.Issuer, err = issue(template("EK CA", 2), m.Root, issuer.Signer.Public(), root.Signer); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// EKCertificate issues an EK certificate as manufacturers do: empty subject,
+// critical subjectAltName with the TPM's attributes, extended key usage (TCG EK
+// Credential Profile 2.5, section 3.2). edit may change the template.
+func (m *Maker) EKCertificate(ek *Key, now time.Time, edit func(*x509.Certificate)) ([]byte, error) {
+	san, err := tpmSAN("id:49465800", "SLB9672", "id:00100012")
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(3),
+		NotBefore:    now.AddDate(-1, 0, 0), NotAfter: now.AddDate(1, 0, 0),
+		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageKeyAgreement,
+		UnknownExtKeyUsage: []asn1.ObjectIdentifier{oid.EKCertificate},
+		ExtraExtensions:    []pkix.Extension{san},
+	}
+	if _, ok := ek.Signer.(*rsa.PrivateKey); ok {
+		template.KeyUsage = x509.KeyUsageKeyEncipherment
+	}
+	if edit != nil {
+		edit(template)
+	}
+	c, err := issue(template, m.Issuer, ek.Signer.Public(), m.key)
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(c.Raw), nil
+}
+
+// issue signs without randomness, so that the same certificate has the same bytes
+// in every run.
+func issue(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
+	der, err := x509.CreateCertificate(nil, template, parent, public, key)
+	if err != nil {
+		return nil, fmt.Errorf("issue %q: %w", template.Subject, err)
+	}
+	return x509.ParseCertificate(der)
+}
+
+// tpmSAN makes a subjectAltName with the three TPM attributes in one RDN.
+func tpmSAN(manufacturer, model, version string) (pkix.Extension, error) {
+	name, err := asn1.Marshal(pkix.RDNSequence{{
+		{Type: oid.TPMManufacturer, Value: manufacturer},
+		{Type: oid.TPMModel, Value: model},
+		{Type: oid.TPMVersion, Value: version},
+	}})
+	if err != nil {
+		return pkix.Extension{}, err
+	}
+	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: name}})
+	return pkix.Extension{Id: oid.SubjectAltName, Critical: true, Value: value}, err
+}

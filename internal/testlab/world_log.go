@@ -1,0 +1,91 @@
+package testlab
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// LengthenLog makes the machine's firmware measure the same things over and over
+// until its log has at least size bytes, and sets its SHA-256 PCRs to what the log
+// gives.
+func (m *Machine) LengthenLog(size int) error {
+	l, err := newLogEditor(m.Logs.UEFI)
+	if err != nil {
+		return err
+	}
+	once := slices.Clone(l.events)
+	for len(m.Logs.UEFI) < size {
+		l.events = append(l.events, once...)
+		m.Logs.UEFI = l.encode()
+	}
+	log, err := quote.ParseEventLog(m.Logs.UEFI)
+	if err != nil {
+		return err
+	}
+	r, err := log.Replay(quote.SHA256)
+	if err != nil {
+		return err
+	}
+	for n, p := range r.PCRs {
+		if p.Events > 0 {
+			m.PCRs[quote.SHA256][n] = p.Value
+		}
+	}
+	return nil
+}
+
+// logEditor is a crypto-agile log that can be written again.
+type logEditor struct {
+	id     quote.SpecID
+	algs   []quote.AlgSize
+	events []quote.Event // without the header
+}
+
+func newLogEditor(data []byte) (*logEditor, error) {
+	log, err := quote.ParseEventLog(data)
+	if err != nil {
+		return nil, err
+	}
+	return &logEditor{log.SpecID, log.SpecID.Algs, log.Events[1:]}, nil
+}
+
+// of lists the places of the events that are extended into a PCR.
+func (l *logEditor) of(pcr int) (at []int) {
+	for i, e := range l.events {
+		if e.PCR == pcr && e.Extended() {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// encode writes the log (PFP 10.2).
+func (l *logEditor) encode() []byte {
+	id := l.id
+	le := binary.LittleEndian
+	header := []byte("Spec ID Event03\x00")
+	header = le.AppendUint32(header, id.PlatformClass)
+	header = append(header, id.Minor, id.Major, id.Errata, 2) // uintnSize: UINT64
+	header = le.AppendUint32(header, uint32(len(l.algs)))
+	for _, a := range l.algs {
+		header = le.AppendUint16(le.AppendUint16(header, uint16(a.Alg)), uint16(a.Size))
+	}
+	header = append(append(header, byte(len(id.VendorInfo))), id.VendorInfo...)
+
+	b := le.AppendUint32(nil, 0)
+	b = le.AppendUint32(b, uint32(quote.EventNoAction))
+	b = append(b, make([]byte, 20)...)
+	b = append(le.AppendUint32(b, uint32(len(header))), header...)
+	for _, e := range l.events {
+		b = le.AppendUint32(b, uint32(e.PCR))
+		b = le.AppendUint32(b, uint32(e.Type))
+		b = le.AppendUint32(b, uint32(len(e.Digests)))
+		for _, d := range e.Digests {
+			b = append(le.AppendUint16(b, uint16(d.Alg)), d.Digest...)
+		}
+		b = append(le.AppendUint32(b, uint32(len(e.Data))), e.Data...)
+	}
+	return b
+}
