@@ -1,0 +1,183 @@
+package lint
+
+import (
+	"go/ast"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// pure are the packages whose outcome depends on their arguments alone.
+func pure(dir string) bool { return within(dir, "quote", "verify", "policy") }
+
+// testOnly are the packages that no program links.
+func testOnly(dir string) bool {
+	return within(dir, "internal/testlab", "internal/lint", "internal/roots/gen", "schemas")
+}
+
+// layers says what each folder may import of this module: the arrows
+// cmd -> policy -> verify -> quote, with everything that does input or output
+// hanging from cmd.
+func mayImport(from, to string) bool {
+	switch {
+	case within(from, "cmd", "examples"):
+		return !testOnly(to) || within(from, "examples")
+	case from == "quote":
+		return false
+	case from == "verify":
+		return to == "quote"
+	case from == "policy":
+		return to == "quote" || to == "verify"
+	case within(from, "internal/tpm"), from == "internal/roots":
+		return to == "quote"
+	case within(from, "internal/guest"):
+		return to == "quote" || to == "verify" || to == "internal/tpm" || within(to, "internal/guest")
+	case from == "internal/host":
+		return to == "quote" || to == "verify" || to == "internal/tpm" || to == "internal/guest"
+	case from == "internal/report":
+		return to == "quote" || to == "verify" || to == "policy"
+	case within(from, "internal/demo", "internal/testlab", "internal/roots/gen"):
+		return to != "cmd/deepattest"
+	}
+	return !testOnly(to) && !within(to, "cmd")
+}
+
+func TestImportsPointOneWay(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test {
+			continue // tests may use internal/testlab and whatever they compare with
+		}
+		for _, path := range s.imports() {
+			if to := own(path); to != "" && to != s.dir && !mayImport(s.dir, to) {
+				t.Errorf("%s: %s may not import %s", s.path, s.dir, to)
+			}
+		}
+	}
+}
+
+func TestPurePackagesTouchNothing(t *testing.T) {
+	forbidden := []string{
+		"net", "os", "log", "flag", "io/ioutil", "syscall", "unsafe", "plugin", "runtime",
+		"math/rand", "crypto/rand", "testing", "embed", "C",
+	}
+	for _, s := range sources(t) {
+		if s.test || !pure(s.dir) {
+			continue
+		}
+		for _, path := range s.imports() {
+			if within(path, forbidden...) {
+				t.Errorf("%s: package %s is pure and may not import %s", s.path, s.dir, path)
+			}
+		}
+		// A clock is an input (verify.Options.Now).
+		for _, call := range []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTimer", "NewTicker"} {
+			for _, at := range uses(s, "time", call) {
+				t.Errorf("%s: package %s is pure and may not use time.%s", at, s.dir, call)
+			}
+		}
+	}
+}
+
+// uses returns where a file uses a name of a package of the standard library.
+func uses(s source, path, name string) []string {
+	local := ""
+	for _, i := range s.file.Imports {
+		if i.Path.Value != `"`+path+`"` {
+			continue
+		}
+		local = path[strings.LastIndex(path, "/")+1:]
+		if i.Name != nil {
+			local = i.Name.Name
+		}
+	}
+	var at []string
+	if local == "" {
+		return nil
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == name {
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == local {
+				at = append(at, s.at(sel.Pos()))
+			}
+		}
+		return true
+	})
+	return at
+}
+
+// Modules that only some packages may link, so that their faults stay there.
+func TestOutsideModulesStayInTheirPlace(t *testing.T) {
+	places := []struct {
+		module string
+		dirs   []string // for programs; tests may go further
+		tests  []string
+	}{
+		{"github.com/gophercloud", []string{"internal/openstack"}, nil},
+		{"github.com/google/go-attestation", []string{"verify", "internal/testlab"}, []string{"verify", "quote"}},
+		{"github.com/google/go-tpm/tpm2/transport", []string{"internal/tpm", "internal/guest", "internal/testlab", "internal/demo", "cmd/deepattest"}, []string{"internal"}},
+		{"github.com/urfave/cli", []string{"cmd/deepattest"}, []string{"cmd/deepattest"}},
+		{"gopkg.in/yaml.v3", []string{"policy", "cmd/deepattest"}, []string{"policy", "cmd/deepattest"}},
+		{"github.com/santhosh-tekuri/jsonschema", nil, []string{"schemas", "cmd/deepattest"}},
+		{"github.com/google/go-cmp", nil, []string{"quote", "verify", "policy", "internal", "cmd", "schemas", "examples"}},
+	}
+	for _, s := range sources(t) {
+		for _, path := range s.imports() {
+			for _, p := range places {
+				allowed := p.dirs
+				if s.test {
+					allowed = slices.Concat(p.dirs, p.tests)
+				}
+				if within(path, p.module) && !within(s.dir, allowed...) {
+					t.Errorf("%s: %s may not be imported in %s", s.path, p.module, s.dir)
+				}
+			}
+		}
+	}
+}
+
+// One JSON and one kind of everything: packages that would bring a second way.
+func TestOneWayOfEach(t *testing.T) {
+	second := map[string]string{
+		"encoding/json":               "github.com/go-json-experiment/json, which refuses duplicate and unknown members",
+		"io/ioutil":                   "io and os",
+		"github.com/pkg/errors":       "errors and fmt",
+		"github.com/stretchr/testify": "testing and github.com/google/go-cmp",
+		"math/rand":                   "math/rand/v2 with a seed, and only in tests",
+	}
+	for _, s := range sources(t) {
+		if s.test || testOnly(s.dir) {
+			continue
+		}
+		for _, path := range s.imports() {
+			if instead, ok := second[path]; ok {
+				t.Errorf("%s: imports %s: use %s", s.path, path, instead)
+			}
+		}
+	}
+}
+
+func TestRuleTable(t *testing.T) {
+	for _, c := range []struct {
+		from, to string
+		want     bool
+	}{
+		{"quote", "verify", false},
+		{"verify", "quote", true},
+		{"verify", "policy", false},
+		{"verify", "internal/tpm", false},
+		{"policy", "verify", true},
+		{"policy", "internal/report", false},
+		{"internal/report", "policy", true},
+		{"internal/tpm", "internal/host", false},
+		{"internal/guest", "internal/host", false},
+		{"cmd/deepattest", "internal/host", true},
+		{"cmd/deepattest", "internal/testlab", false},
+	} {
+		if got := mayImport(c.from, c.to); got != c.want {
+			t.Errorf("%s -> %s: allowed %t, want %t", c.from, c.to, got, c.want)
+		}
+	}
+	if !within("net/http", "net") || within("network", "net") {
+		t.Error("within compares parts of path elements")
+	}
+}

@@ -1,0 +1,191 @@
+package policy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// The identification that a policy file begins with.
+const (
+	APIVersion = "deepattest/v1"
+	kindPolicy = "Policy"
+)
+
+// MaxPolicy is the most bytes a policy or trust file may have. IMA allow-lists
+// make up nearly all of a large one.
+const MaxPolicy = 16 << 20
+
+// Builtin is the entry of Trust.Roots that stands for the TPM makers' roots that
+// ship with the program.
+const Builtin = "builtin"
+
+// Policy is what a tenant accepts. Parse makes it; it is not changed afterwards
+// and may be used by many goroutines.
+type Policy struct {
+	Name        string
+	Description string
+	Expires     time.Time // zero: never
+	Trust       TrustRules
+	MaxAge      time.Duration // from drawing the challenge to the appraisal; 0: any
+	Host, Guest *LayerPolicy  // nil: the layer is not appraised, so nothing is trusted
+	WarnOnly    []string      // ids of policy checks whose failure only warns
+	Digest      quote.Hex     // SHA-256 of the file's bytes
+}
+
+// TrustRules say who may vouch.
+type TrustRules struct {
+	AnyHost     bool     // any host with a known maker's TPM, not only enrolled ones
+	Roots       []string // Builtin, or names of PEM files beside the policy, for the caller to load
+	Guests      []string // how a guest's AK may be bound: BoundVouched, BoundPinned
+	LinkMinimum string   // the weakest link method accepted: a quote.Link... name
+}
+
+// How a guest's attestation key may be bound to its vTPM.
+const (
+	BoundVouched = "vouched" // named in the host's signed leaf
+	BoundPinned  = "pinned"  // named in the tenant's trust file
+)
+
+// LayerPolicy is what one layer, host or guest, must show.
+type LayerPolicy struct {
+	Bank         quote.Alg // the only PCR bank that counts
+	DenyFirmware []FirmwareRule
+	PCRs         map[int][]Value // alternatives for each PCR
+	Profiles     []Profile
+	SecureBoot   *SecureBootRule
+	CommandLine  *CommandLineRule
+	IMA          *IMARule
+	Events       *EventRules
+}
+
+// Value is one accepted value of a PCR.
+type Value struct {
+	Digest     quote.Hex
+	Note       string
+	Components []ComponentValue // what was measured to give Digest, in order; for explanations only
+}
+
+// ComponentValue names a measured component behind a PCR value.
+type ComponentValue struct {
+	Name   string
+	Digest quote.Hex
+}
+
+// Profile is a set of PCR values that are good only together.
+type Profile struct {
+	Name string
+	PCRs map[int]quote.Hex
+}
+
+// SecureBootRule is about the Secure Boot state in PCR 7's events.
+type SecureBootRule struct {
+	Required        bool // Secure Boot must be on
+	ForbidSetupMode bool // the platform key must be enrolled
+}
+
+// CommandLineRule is about every kernel command line that boot software measured.
+type CommandLineRule struct {
+	Allow   []string // whole command lines; also recognised where the log holds a digest only
+	Deny    []string // parameters: "init=" with any value, "ima=off" with this one, "single" with any or none
+	Require []string // parameters in the same form
+}
+
+// IMARule is about the files that IMA measured.
+type IMARule struct {
+	Required bool
+	Digests  []quote.Hex            // accepted under any path
+	Paths    map[string][]quote.Hex // accepted under this path
+}
+
+// EventRules are about single measurements, by digest: names in a log are not
+// protected.
+type EventRules struct {
+	Require, Deny []EventRule
+}
+
+// EventRule names one measurement.
+type EventRule struct {
+	PCR       int
+	Component string // for people: what the digest is of
+	Digest    quote.Hex
+}
+
+// Options returns base with what the policy needs of the evidence filled in: what
+// each layer must show, which hosts will do and how strong the link must be. A
+// nil policy leaves base as it is.
+func (p *Policy) Options(base verify.Options) verify.Options {
+	if p == nil {
+		return base
+	}
+	base.Host = p.expect(verify.Host)
+	base.Guest = p.expect(verify.Guest)
+	base.AnyHost = p.Trust.AnyHost
+	base.LinkMinimum = p.Trust.LinkMinimum
+	if !slices.Contains(p.Trust.Guests, BoundPinned) {
+		base.Anchors.Guests = nil
+	}
+	return base
+}
+
+// layer returns the section of a layer, nil when there is none.
+func (p *Policy) layer(name verify.Layer) *LayerPolicy {
+	switch {
+	case p == nil:
+		return nil
+	case name == verify.Host:
+		return p.Host
+	case name == verify.Guest:
+		return p.Guest
+	}
+	return nil
+}
+
+// warnOnly reports whether a failure of a check only warns.
+func (p *Policy) warnOnly(id string) bool { return p != nil && slices.Contains(p.WarnOnly, id) }
+
+// expect lists what the rules of a layer rest on. Rules that only warn demand
+// nothing: what they need may be missing.
+func (p *Policy) expect(name verify.Layer) verify.Expect {
+	l := p.layer(name)
+	if l == nil {
+		return verify.Expect{}
+	}
+	e := verify.Expect{Bank: l.Bank}
+	counts := func(check string) bool { return !p.warnOnly(checkID(name, check)) }
+	for n := range l.PCRs {
+		if counts(fmt.Sprintf("pcr.%d", n)) {
+			e.PCRs = append(e.PCRs, n)
+		}
+	}
+	if counts("profile") {
+		for _, profile := range l.Profiles {
+			e.PCRs = slices.AppendSeq(e.PCRs, maps.Keys(profile.PCRs))
+		}
+	}
+	if l.SecureBoot != nil && counts("secure-boot") {
+		e.PCRs, e.Log = append(e.PCRs, 7), true
+	}
+	if l.CommandLine != nil && counts("cmdline") {
+		e.Log = true
+	}
+	if l.Events != nil && counts("events") {
+		e.Log = true
+		for _, r := range slices.Concat(l.Events.Require, l.Events.Deny) {
+			e.PCRs = append(e.PCRs, r.PCR)
+		}
+	}
+	if l.IMA != nil && l.IMA.Required && counts("ima") {
+		e.PCRs, e.IMA = append(e.PCRs, quote.IMAPCR), true
+	}
+	slices.Sort(e.PCRs)
+	e.PCRs = slices.Compact(e.PCRs)
+	return e
+}
+
+// checkID is the id of a layer's policy check.
+func checkID(layer verify.Layer, check string) string { return "policy." + string(layer) + "." + check }

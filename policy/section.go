@@ -1,0 +1,308 @@
+package policy
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// outcome is a check before it has its id.
+type outcome verify.Check
+
+func pass(format string, args ...any) outcome {
+	return outcome{Status: verify.Pass, Detail: fmt.Sprintf(format, args...)}
+}
+
+func fail(format string, args ...any) outcome {
+	return outcome{Status: verify.Fail, Detail: fmt.Sprintf(format, args...)}
+}
+
+func warn(format string, args ...any) outcome {
+	return outcome{Status: verify.Warn, Detail: fmt.Sprintf(format, args...)}
+}
+
+func unknown(format string, args ...any) outcome {
+	return outcome{Status: verify.Unknown, Detail: fmt.Sprintf(format, args...)}
+}
+
+func notApplicable(format string, args ...any) outcome {
+	return outcome{Status: verify.NotApplicable, Detail: fmt.Sprintf(format, args...)}
+}
+
+// evidence adds the values that were compared and their place.
+func (o outcome) evidence(got, want, where string) outcome {
+	o.Got, o.Want, o.Where = got, want, where
+	return o
+}
+
+// section is one layer of a policy with what is known of that layer.
+type section struct {
+	*appraisal
+	layer  verify.Layer
+	rules  *LayerPolicy   // nil when the policy has no such section
+	claims *verify.Claims // nil when the layer is not authentic
+}
+
+func (s *section) present() outcome {
+	switch {
+	case s.policy == nil:
+		return unknown("no policy: nothing was appraised")
+	case s.rules == nil:
+		return unknown("the policy has no %s section: the %s was not appraised", s.layer, s.layer)
+	}
+	return pass("the policy has a %s section", s.layer)
+}
+
+// rule runs a check when the policy has the rule and the layer is authentic.
+func (s *section) rule(has bool, absent string, run func() outcome) outcome {
+	switch {
+	case s.policy == nil:
+		return notApplicable("no policy")
+	case s.rules == nil:
+		return notApplicable("the %s is not in the policy", s.layer)
+	case !has:
+		return notApplicable("%s in the policy", absent)
+	case s.claims == nil:
+		return s.blocked(s.layer)
+	}
+	return run()
+}
+
+// pcrs makes one check for each PCR that the policy names or the quote covers.
+func (s *section) pcrs() {
+	var list []int
+	if s.rules != nil {
+		list = slices.AppendSeq(list, maps.Keys(s.rules.PCRs))
+		for _, p := range s.rules.Profiles {
+			list = slices.AppendSeq(list, maps.Keys(p.PCRs))
+		}
+	}
+	if s.claims != nil {
+		list = append(list, s.claims.Covered...)
+	}
+	slices.Sort(list)
+	for _, n := range slices.Compact(list) {
+		s.add(checkID(s.layer, fmt.Sprintf("pcr.%d", n)), s.pcr(n))
+	}
+}
+
+func (s *section) pcr(n int) outcome {
+	if s.policy == nil {
+		return notApplicable("no policy")
+	}
+	var values []Value
+	if s.rules != nil {
+		values = s.rules.PCRs[n]
+		if values == nil && slices.ContainsFunc(s.rules.Profiles, func(p Profile) bool { return p.PCRs[n] != nil }) {
+			return notApplicable("in profiles only: see %s", checkID(s.layer, "profile"))
+		}
+	}
+	if values == nil {
+		return notApplicable("not in policy")
+	}
+	if s.claims == nil {
+		return s.blocked(s.layer)
+	}
+	got, ok := s.claims.PCRs[n]
+	if !ok {
+		return unknown("the quote does not cover PCR %d", n).evidence("", accepted(values), fmt.Sprintf("%s PCR %d", s.claims.Bank, n))
+	}
+	for _, v := range values {
+		if bytes.Equal(v.Digest, got) {
+			if v.Note != "" {
+				return pass("%s", v.Note)
+			}
+			return pass("one of %d accepted values", len(values))
+		}
+	}
+	return s.mismatch(n, got, values)
+}
+
+// accepted lists values for people: all are in the policy, so the first tells
+// enough.
+func accepted(values []Value) string {
+	s := values[0].Digest.String()
+	if values[0].Note != "" {
+		s += " (" + values[0].Note + ")"
+	}
+	if len(values) > 1 {
+		s += fmt.Sprintf(" or one of %d others", len(values)-1)
+	}
+	return s
+}
+
+// mismatch explains a PCR by the first component that differs from the closest
+// accepted value, when the log gives the PCR and the policy keeps components.
+func (s *section) mismatch(n int, got quote.Hex, values []Value) outcome {
+	where := fmt.Sprintf("%s PCR %d", s.claims.Bank, n)
+	have := s.components(n)
+	if len(have) == 0 {
+		return fail("PCR %d does not hold an accepted value, and no log explains it", n).evidence(got.String(), accepted(values), where)
+	}
+	best, at := -1, -1
+	for i, v := range values {
+		if len(v.Components) == 0 {
+			continue
+		}
+		if same := commonPrefix(have, v.Components); same > at {
+			best, at = i, same
+		}
+	}
+	if best < 0 {
+		return fail("PCR %d does not hold an accepted value; measured into it: %s", n, names(have)).evidence(got.String(), accepted(values), where)
+	}
+	want := values[best].Components
+	gotName, wantName := "nothing more", "nothing more"
+	if at < len(have) {
+		gotName = have[at].Name + " " + have[at].Digest.String()
+		where += fmt.Sprintf(", event %d", have[at].Event)
+	} else {
+		where += ", after its last event"
+	}
+	if at < len(want) {
+		wantName = want[at].Name + " " + want[at].Digest.String()
+	}
+	if at == len(have) && at == len(want) {
+		return fail("PCR %d does not hold an accepted value; the components kept in the policy do not explain it", n).evidence(got.String(), accepted(values), where)
+	}
+	detail := fmt.Sprintf("PCR %d does not hold an accepted value; it differs from its component %d on", n, at+1)
+	if note := values[best].Note; note != "" {
+		detail += " from " + note
+	}
+	return fail("%s", detail).evidence(gotName, wantName, where)
+}
+
+func commonPrefix(have []quote.Component, want []ComponentValue) int {
+	n := 0
+	for n < len(have) && n < len(want) && bytes.Equal(have[n].Digest, want[n].Digest) {
+		n++
+	}
+	return n
+}
+
+// components returns what was measured into a PCR that the log gives in full.
+func (s *section) components(pcr int) (list []quote.Component) {
+	for _, c := range s.claims.Log.Components() {
+		if c.PCR == pcr {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func names(list []quote.Component) string {
+	const most = 6
+	var words []string
+	for _, c := range list[:min(most, len(list))] {
+		words = append(words, c.Name)
+	}
+	s := strings.Join(words, ", ")
+	if len(list) > most {
+		s += fmt.Sprintf(" and %d more", len(list)-most)
+	}
+	return s
+}
+
+// profile: at least one set of values holds as a whole.
+func (s *section) profile() outcome {
+	var closest Profile
+	var differ []int
+	for _, p := range s.rules.Profiles {
+		var bad []int
+		for _, n := range slices.Sorted(maps.Keys(p.PCRs)) {
+			got, ok := s.claims.PCRs[n]
+			if !ok {
+				return unknown("the quote does not cover PCR %d of profile %q", n, p.Name)
+			}
+			if !bytes.Equal(got, p.PCRs[n]) {
+				bad = append(bad, n)
+			}
+		}
+		if len(bad) == 0 {
+			return pass("profile %q", p.Name)
+		}
+		if differ == nil || len(bad) < len(differ) {
+			closest, differ = p, bad
+		}
+	}
+	n := differ[0]
+	return fail("no profile matches; of the closest one, %q, PCRs %v differ", closest.Name, differ).
+		evidence(s.claims.PCRs[n].String(), closest.PCRs[n].String(), fmt.Sprintf("%s PCR %d", s.claims.Bank, n))
+}
+
+// firmware: the maker comes from the EK certificate, the version from the signed
+// quote.
+func (s *section) firmware() outcome {
+	version := versionText(firmwareWords(s.claims.Firmware))
+	maker := s.claims.Maker
+	for _, rule := range s.rules.DenyFirmware {
+		if maker == "" && rule.Maker != "*" {
+			return unknown("the TPM's maker is not known: no EK certificate was verified").evidence("firmware "+version, "not "+rule.String(), "tpm.denyFirmware")
+		}
+		if rule.matches(maker, s.claims.Firmware) {
+			return fail("the TPM runs firmware that the policy denies").evidence(strings.TrimSpace(maker+" "+version), "not "+rule.String(), "tpm.denyFirmware")
+		}
+	}
+	return pass("firmware %s is not denied", strings.TrimSpace(maker+" "+version))
+}
+
+func (s *section) secureBoot() outcome {
+	state, rule := s.claims.Log.SecureBoot(), s.rules.SecureBoot
+	switch {
+	case state == nil:
+		return unknown("the log does not prove the Secure Boot state: PCR 7 is not covered, not explained, or holds no such variable")
+	case rule.Required && !state.Enabled:
+		return fail("Secure Boot is off").evidence("SecureBoot 0", "SecureBoot 1", "PCR 7")
+	case rule.ForbidSetupMode && state.SetupMode:
+		return fail("the firmware is in setup mode: whoever boots can change the signature databases").evidence("no platform key", "a platform key", "PCR 7")
+	case state.Enabled:
+		return pass("Secure Boot is on")
+	}
+	return pass("Secure Boot is off, which the policy accepts; a platform key is enrolled")
+}
+
+// events compares digests of single measurements. Only PCRs that the log gives in
+// full prove that an event is there, or is not.
+func (s *section) events() outcome {
+	var gap outcome
+	rules := s.rules.Events
+	for i, r := range slices.Concat(rules.Require, rules.Deny) {
+		deny := i >= len(rules.Require)
+		where := fmt.Sprintf("%s PCR %d", s.claims.Bank, r.PCR)
+		if !slices.Contains(s.claims.Log.Replayed(), r.PCR) {
+			if gap.Detail == "" {
+				gap = unknown("the log does not explain PCR %d, which an event rule is about", r.PCR).evidence("", r.String(), where)
+			}
+			continue
+		}
+		got, found := "no event with this digest", false
+		for _, c := range s.components(r.PCR) {
+			if bytes.Equal(c.Digest, r.Digest) {
+				found = true
+				where += fmt.Sprintf(", event %d", c.Event)
+				break
+			}
+			if r.Component != "" && c.Name == r.Component {
+				got = c.Name + " " + c.Digest.String()
+			}
+		}
+		switch {
+		case found && deny:
+			return fail("a denied measurement is in the log").evidence(r.String(), "no such event", where)
+		case !found && !deny:
+			return fail("a required measurement is missing").evidence(got, r.String(), where)
+		}
+	}
+	if gap.Detail != "" {
+		return gap
+	}
+	return pass("%d required measurements are there, none of %d denied ones", len(rules.Require), len(rules.Deny))
+}
+
+// String names the measurement.
+func (r EventRule) String() string { return strings.TrimSpace(r.Component + " " + r.Digest.String()) }

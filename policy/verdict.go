@@ -1,0 +1,116 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// authenticity reports whether checks of a layer decide that evidence is
+// genuine and linked. Layers that this package does not know count as such.
+func authenticity(l verify.Layer) bool { return l != verify.Policy && l != verify.Context }
+
+// holds reports whether a check's outcome stands in nobody's way.
+func holds(c verify.Check) bool {
+	return !c.Required || c.Status == verify.Pass || c.Status == verify.Warn || c.Status == verify.NotApplicable
+}
+
+// decide is the verdict over checks. caps are sentences that keep it from being
+// trusted; needs are the layers that must have passed something. The reason names
+// the check that decided.
+//
+// A failed check of authenticity or link gives Rejected whether it is required
+// or not: a failure is proof, and nothing waives it. Then a failed required
+// policy check gives Untrusted. Then any other required check that did not hold,
+// a cap, or a layer that passed nothing gives Inconclusive. Only then Trusted.
+func decide(checks []verify.Check, caps []string, needs ...verify.Layer) (Verdict, string) {
+	for _, c := range checks {
+		if c.Status == verify.Fail && authenticity(c.Layer) {
+			return Rejected, reason(c)
+		}
+	}
+	for _, c := range checks {
+		if c.Status == verify.Fail && c.Layer == verify.Policy && c.Required {
+			return Untrusted, reason(c)
+		}
+	}
+	// A check that was kept from running says less than the one that did so.
+	for _, consequences := range []bool{false, true} {
+		for _, c := range checks {
+			if !holds(c) && (c.BlockedBy != "") == consequences {
+				return Inconclusive, reason(c)
+			}
+		}
+	}
+	if len(caps) > 0 {
+		return Inconclusive, caps[0]
+	}
+	for _, layer := range needs {
+		if !slices.ContainsFunc(checks, func(c verify.Check) bool { return c.Layer == layer && c.Required && c.Status == verify.Pass }) {
+			return Inconclusive, fmt.Sprintf("no %s check passed", layer)
+		}
+	}
+	passed, warned := 0, 0
+	for _, c := range checks {
+		switch c.Status {
+		case verify.Pass:
+			passed++
+		case verify.Warn:
+			warned++
+		}
+	}
+	if passed == 0 {
+		return Inconclusive, "no check passed"
+	}
+	return Trusted, fmt.Sprintf("every check that counts holds: %d passed, %d warned", passed, warned)
+}
+
+// reason puts a deciding check into one sentence.
+func reason(c verify.Check) string {
+	s := c.ID + ": " + c.Detail
+	switch {
+	case c.Got != "" && c.Want != "":
+		s += fmt.Sprintf(" (got %s, want %s)", c.Got, c.Want)
+	case c.Got != "":
+		s += fmt.Sprintf(" (got %s)", c.Got)
+	}
+	return s
+}
+
+// linkRank orders the link methods; 0 is no link.
+func linkRank(method string) int {
+	switch method {
+	case quote.LinkHostVouched, quote.LinkXenDeepQuote:
+		return 3
+	case quote.LinkEKCertified:
+		return 2
+	case quote.LinkNonceOnly:
+		return 1
+	}
+	return 0
+}
+
+// linkMinimum is the weakest link method that is accepted.
+func (p *Policy) linkMinimum() string {
+	if p == nil || p.Trust.LinkMinimum == "" {
+		return quote.LinkHostVouched
+	}
+	return p.Trust.LinkMinimum
+}
+
+// caps are the reasons, outside of the checks, why nothing can be trusted; weak
+// is the one that is about the link and what rests on it.
+func (p *Policy) caps(r *verify.Report) (caps, weak []string) {
+	for _, u := range r.Unsafe {
+		caps = append(caps, "an unsafe option is in force: "+u)
+	}
+	if p == nil {
+		caps = append(caps, "no policy: nothing was appraised")
+	}
+	if least := p.linkMinimum(); linkRank(r.LinkMethod) < max(1, linkRank(least)) {
+		weak = append(weak, fmt.Sprintf("the link between guest and host is weaker than the policy's minimum: %s, want %s", r.LinkMethod, least))
+	}
+	return caps, weak
+}
