@@ -1,0 +1,30 @@
+package verify
+
+import (
+	"crypto/x509"
+	"time"
+)
+
+// CheckedEK is an EK certificate for which CheckEK found a path to an anchor.
+type CheckedEK struct {
+	Cert         *x509.Certificate
+	Manufacturer string              // TCG vendor ID, "IFX"; as written where it is none
+	Model        string              // TPM part number, as written
+	Path         []*x509.Certificate // leaf first, anchor last
+	Notes        []string            // deviations that were accepted
+}
+
+// CheckEK checks one EK certificate as host.ek.chain does: profile, validity and
+// path to one of anchors.Roots, offline (TCG EK Credential Profile 2.5; RFC 5280,
+// section 6). der may have filling bytes behind it; chain are issuers' certificates
+// that came with it and are trusted for nothing. The error says what is wrong with
+// which certificate.
+func CheckEK(der []byte, chain [][]byte, anchors Anchors, now time.Time) (*CheckedEK, error) {
+	p, err := newEKAnchors(anchors.Roots, anchors.Intermediates).verify(der, chain, now)
+	if err != nil {
+		return nil, err
+	}
+	return &CheckedEK{
+		Cert: p.Cert, Manufacturer: p.Identity.Manufacturer, Model: p.Identity.Model, Path: p.Path, Notes: p.Notes,
+	}, nil
+}
