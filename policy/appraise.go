@@ -157,7 +157,7 @@ func (a *appraisal) binding() outcome {
 	}
 	accept := a.policy.Trust.Guests
 	bound, ok := a.ev.Check("guest.ak.bound")
-	if !ok || bound.Status != verify.Pass {
+	if !ok || bound.Status != verify.Pass || a.ev.guest == nil {
 		return a.blocked(verify.Guest)
 	}
 	how, _, _ := strings.Cut(bound.Detail, ":")

@@ -240,13 +240,17 @@ func (s *section) profile() outcome {
 func (s *section) firmware() outcome {
 	version := versionText(firmwareWords(s.claims.Firmware))
 	maker := s.claims.Maker
+	var gap outcome
 	for _, rule := range s.rules.DenyFirmware {
-		if maker == "" && rule.Maker != "*" {
-			return unknown("the TPM's maker is not known: no EK certificate was verified").evidence("firmware "+version, "not "+rule.String(), "tpm.denyFirmware")
-		}
-		if rule.matches(maker, s.claims.Firmware) {
+		switch {
+		case maker == "" && rule.Maker != "*":
+			gap = unknown("the TPM's maker is not known: no EK certificate was verified").evidence("firmware "+version, "not "+rule.String(), "tpm.denyFirmware")
+		case rule.matches(maker, s.claims.Firmware):
 			return fail("the TPM runs firmware that the policy denies").evidence(strings.TrimSpace(maker+" "+version), "not "+rule.String(), "tpm.denyFirmware")
 		}
+	}
+	if gap.Detail != "" {
+		return gap
 	}
 	return pass("firmware %s is not denied", strings.TrimSpace(maker+" "+version))
 }
