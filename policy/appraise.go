@@ -193,9 +193,10 @@ func (a *appraisal) blocked(layer verify.Layer) outcome {
 // trusted can be.
 func (a *appraisal) layers(checks []verify.Check) []LayerResult {
 	var list []LayerResult
+	own := make([]verify.Check, 0, len(checks))
 	caps, weak := a.policy.caps(a.ev.Report)
 	for _, name := range []verify.Layer{verify.Host, verify.Link, verify.Guest} {
-		var own []verify.Check
+		own = own[:0]
 		prefix := checkID(name, "")
 		for _, c := range checks {
 			if c.Layer == name || c.Layer == verify.Format && name == verify.Host || strings.HasPrefix(c.ID, prefix) {

@@ -86,7 +86,7 @@ func (s *section) measuredLines() []measuredLine {
 		}
 		lines = append(lines, l)
 	}
-	for _, c := range s.claims.Log.Components() {
+	for _, c := range s.measured() {
 		if text, ok := disguisedLine(c, s.claims.Bank); ok {
 			lines = append(lines, measuredLine{text: text, got: c.Digest.String(), where: fmt.Sprintf("PCR %d, event %d (%s)", c.PCR, c.Event, c.Kind)})
 		}
@@ -135,7 +135,7 @@ func (s *section) hiddenLine() string {
 			return fmt.Sprintf("PCR %d is not explained by the log", n)
 		}
 	}
-	for _, c := range s.claims.Log.Components() {
+	for _, c := range s.measured() {
 		known := c.Kind == quote.KindCommandLine || c.Kind == quote.KindGRUBCommand && c.Rests == quote.RestsData
 		if (c.PCR == 8 || c.PCR == 12) && !known {
 			return fmt.Sprintf("PCR %d, event %d (%s)", c.PCR, c.Event, c.Name)
