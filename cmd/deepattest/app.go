@@ -80,12 +80,12 @@ func (p *program) app() *cli.App {
 			p.manCommand(),
 		},
 	}
-	prepare(app.Commands)
+	prepare(app.Commands, app.Commands)
 	return app
 }
 
-// prepare gives every command what all share.
-func prepare(commands []*cli.Command) {
+// prepare gives every command what all share; all are the commands of the program.
+func prepare(commands, all []*cli.Command) {
 	for _, c := range commands {
 		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage(err) }
 		c.HideHelpCommand = true
@@ -97,10 +97,14 @@ func prepare(commands []*cli.Command) {
 				}
 				return cli.ShowSubcommandHelp(ctx)
 			}
-			prepare(c.Subcommands)
+			prepare(c.Subcommands, all)
 			continue
 		}
 		c.CustomHelpTemplate = cli.CommandHelpTemplate + "\n" + exitCodes
+		if slices.ContainsFunc(c.Flags, configurable) {
+			c.Flags = append(c.Flags, configFlag())
+			c.Before = configure(all)
+		}
 	}
 }
 
@@ -109,7 +113,7 @@ func prepare(commands []*cli.Command) {
 // follows "--" stays where it is.
 func flagsFirst(app *cli.App, args []string) []string {
 	commands, flags := app.Commands, app.Flags
-	at := 1
+	at := min(1, len(args))
 	for at < len(args) {
 		i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[at]) })
 		if i < 0 {
