@@ -65,6 +65,7 @@ func (p *program) app() *cli.App {
 			p.challengeCommand(),
 			p.collectCommand(),
 			p.verifyCommand(),
+			p.statusCommand(),
 			p.inspectCommand(),
 			p.policyCommand(),
 			p.trustCommand(),

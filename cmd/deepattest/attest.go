@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/host"
+	"github.com/deepattest/deepattest/internal/state"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
@@ -26,6 +28,8 @@ func (p *program) attestCommand() *cli.Command {
 			challengeFlag("another verifier's challenge, as `HEX`; default: drawn now"),
 			vmFlag("`UUID` of this VM: the host must vouch for it and no other; default: as SMBIOS tells, and then any"),
 			&cli.StringFlag{Name: "bundle", Usage: "also write the evidence into `FILE`"},
+			stateFlag("", "`FOLDER` for the result, with which the next one is compared: counters that go back, another host"),
+			&cli.DurationFlag{Name: "wait", EnvVars: env("wait"), Usage: "ask again for so long when the host's service cannot be reached, as at boot; within --timeout"},
 		}, collectFlags()),
 		Action: p.attest,
 	}
@@ -52,6 +56,9 @@ func (p *program) attest(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := clockFault(p.now()); err != nil {
+		return cannot(err)
+	}
 	issued, challenge := p.now(), drawChallenge()
 	if text := c.String("challenge"); text != "" {
 		if challenge, err = parseChallenge(text); err != nil {
@@ -70,7 +77,11 @@ func (p *program) attest(c *cli.Context) error {
 	if client != nil {
 		defer client.Close()
 	}
-	bundle, hostErr, err := p.evidence(ctx, c, challenge, client)
+	previous, err := previousState(c)
+	if err != nil {
+		return err
+	}
+	bundle, hostErr, err := p.evidenceWaiting(ctx, c, challenge, client)
 	if err != nil {
 		return err
 	}
@@ -81,7 +92,7 @@ func (p *program) attest(c *cli.Context) error {
 			fmt.Fprintf(p.err, "deepattest: %v\n", err)
 		}
 	}
-	return p.judge(c, bundle, rules, verify.Options{Challenge: challenge, Now: p.now(), Anchors: anchors, VM: vm},
+	return p.judge(c, bundle, rules, verify.Options{Challenge: challenge, Now: p.now(), Anchors: anchors, VM: vm, Previous: previous},
 		policy.Context{Issued: issued, Verified: policy.InGuest}, outputs)
 }
 
@@ -110,5 +121,57 @@ func (p *program) judge(c *cli.Context, b *quote.Bundle, rules *policy.Policy, o
 			return &exitError{exitDelivery, err}
 		}
 	}
-	return p.finish(c, result, outputs)
+	kept := p.keepState(c, result)
+	if err := p.finish(c, result, outputs); kept == nil {
+		return err
+	}
+	return kept
+}
+
+// previousState is what the last accepted result in --state says.
+func previousState(c *cli.Context) (*verify.Previous, error) {
+	dir := c.String("state")
+	if dir == "" {
+		return nil, nil
+	}
+	accepted, err := state.Dir(dir).Accepted()
+	return state.Previous(accepted), usage(err)
+}
+
+// keepState stores a result in --state. A failure is one of delivery.
+func (p *program) keepState(c *cli.Context, r *policy.Result) error {
+	dir := c.String("state")
+	if dir == "" {
+		return nil
+	}
+	if err := state.Dir(dir).Keep(r, writeFile); err != nil {
+		return &exitError{exitDelivery, err}
+	}
+	return nil
+}
+
+// Pauses between two attempts to reach the host's service: networks come up in
+// seconds.
+const (
+	firstPause = time.Second
+	maxPause   = 10 * time.Second
+)
+
+// evidenceWaiting collects again, for --wait, while only the host is missing.
+func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge []byte, client *host.Client) (*quote.Bundle, error, error) {
+	until := p.now().Add(c.Duration("wait"))
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		b, hostErr, err := p.evidence(ctx, c, challenge, client)
+		if err != nil || hostErr == nil || !p.now().Add(pause).Before(until) || ctx.Err() != nil {
+			return b, hostErr, err
+		}
+		fmt.Fprintf(p.err, "deepattest: %v; again in %s\n", hostErr, pause)
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return b, hostErr, nil
+		}
+	}
 }

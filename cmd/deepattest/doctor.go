@@ -194,14 +194,17 @@ func (p *program) examineHost(ctx context.Context, c *cli.Context) []finding {
 	return append(list, finding{what: "VM uuid", err: err, fatal: true, note: "known"})
 }
 
-// examineClock looks for a clock that was never set: certificates would not be
-// valid yet.
+// examineClock looks for a clock that was never set.
 func (p *program) examineClock() []finding {
 	now := p.now()
-	f := finding{what: "clock", note: now.UTC().Format(time.RFC3339)}
-	if now.Before(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)) {
-		f.err = fmt.Errorf("%s lies in the past: set the clock, or let it be set before this runs (After=time-sync.target)", f.note)
-		f.fatal = true
+	return []finding{{what: "clock", err: clockFault(now), fatal: true, note: now.UTC().Format(time.RFC3339)}}
+}
+
+// clockFault reports a clock that was never set: every certificate would count as
+// not valid yet.
+func clockFault(now time.Time) error {
+	if now.After(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)) {
+		return nil
 	}
-	return []finding{f}
+	return fmt.Errorf("the clock says %s, which is in the past: set it, or start after it was set (After=time-sync.target)", now.UTC().Format(time.RFC3339))
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/deepattest/deepattest/internal/state"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -25,6 +26,7 @@ func (p *program) verifyCommand() *cli.Command {
 			vmFlag("`UUID` of the VM that you mean: evidence of another one is rejected"),
 			&cli.StringFlag{Name: "issued", Usage: "`TIME` (RFC 3339) at which the challenge was drawn, for freshness.maxAge"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the appraisal; default: now"},
+			&cli.StringFlag{Name: "previous", Usage: "the last trusted result of the same VM, as a `FILE` of -o json: counters that went back and another host show"},
 			&cli.BoolFlag{Name: "in-guest", Usage: "this runs inside the guest: say so in the result"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence, to look at stored bundles: never better than inconclusive"},
 			&cli.IntFlag{Name: "jobs", Value: runtime.GOMAXPROCS(0), Usage: "bundles verified at the same time"},
@@ -54,6 +56,9 @@ func (p *program) verify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if opts.Previous, err = previousResult(c.String("previous")); err != nil {
+		return err
+	}
 	results := make([]*policy.Result, c.NArg())
 	if err := p.each(c, func(i int, data []byte) (err error) {
 		results[i], err = rules.Verify(data, opts, about)
@@ -65,6 +70,26 @@ func (p *program) verify(c *cli.Context) error {
 		return p.finish(c, results[0], outputs)
 	}
 	return p.finishMany(c, results, outputs)
+}
+
+// previousResult reads what --previous names.
+func previousResult(path string) (*verify.Previous, error) {
+	if path == "" {
+		return nil, nil
+	}
+	data, err := readFile(path, policy.MaxResult)
+	if err != nil {
+		return nil, usagef("--previous: %w", err)
+	}
+	r, err := policy.DecodeResult(data)
+	if err != nil {
+		return nil, usagef("--previous %s: %w", path, err)
+	}
+	previous := state.Previous(r)
+	if previous == nil {
+		return nil, usagef("--previous %s: verdict %s: want a trusted result, with both layers", path, r.Verdict)
+	}
+	return previous, nil
 }
 
 // appraisal reads the flags that say what the verifier knows.
