@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/policy"
 )
@@ -80,11 +81,15 @@ func (p *program) report(err error) int {
 	}
 	code := exitFault
 	var e *exitError
-	if errors.As(err, &e) {
+	var coder cli.ExitCoder
+	switch {
+	case errors.As(err, &e):
 		code = e.code
 		if e.err == nil {
 			return code
 		}
+	case errors.As(err, &coder): // urfave/cli: `help` for what is not there
+		code = exitUsage
 	}
 	if p.json {
 		out, _ := json.Marshal(map[string]any{"error": map[string]any{"exitCode": code, "message": err.Error()}}, json.Deterministic(true))

@@ -49,12 +49,11 @@ func (p *program) hostEnroll(c *cli.Context) error {
 	if path == "" {
 		return usagef("--trust is missing: name the file that the host is put into")
 	}
-	if err := startTrustFile(path); err != nil {
-		return usage(err)
-	}
-	trust, err := loadTrust(c)
-	if err != nil {
-		return err
+	trust := &trustFile{Trust: &policy.Trust{}}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		if trust, err = loadTrust(c); err != nil {
+			return err
+		}
 	}
 	ctx, cancel, err := deadline(c)
 	if err != nil {
@@ -91,6 +90,9 @@ func (p *program) hostEnroll(c *cli.Context) error {
 		return cannot(fmt.Errorf("host %s: %w; put the maker's root into the trust file (`roots: [builtin]` for those that ship with this program, `deepattest trust import` for others), or say --without-ek-certificate", address, err))
 	default:
 		fmt.Fprintf(p.err, "deepattest: the EK certificate was not verified: %v\n", err)
+	}
+	if err := startTrustFile(path); err != nil {
+		return usage(err)
 	}
 	if err := appendHost(path, entry); err != nil {
 		return usage(err)
@@ -178,16 +180,13 @@ func appendHost(path string, entry trustEntry) error {
 
 // editTrust changes a trust file as a whole, and only into one that can be read.
 func editTrust(path string, edit func(root *yaml.Node) error) error {
-	data, err := readFile(path, policy.MaxPolicy)
+	_, data, err := readTrust(path)
 	if err != nil {
 		return err
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
 		return fmt.Errorf("trust file %s: %w", path, err)
-	}
-	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
-		return fmt.Errorf("trust file %s: not a mapping", path)
 	}
 	if err := edit(doc.Content[0]); err != nil {
 		return err
@@ -199,7 +198,7 @@ func editTrust(path string, edit func(root *yaml.Node) error) error {
 		return fmt.Errorf("trust file %s: %w", path, err)
 	}
 	if _, err := policy.ParseTrust(b.Bytes(), path); err != nil {
-		return err
+		return inFile(path, err)
 	}
 	return writeFile(path, b.Bytes(), 0o644)
 }
