@@ -23,7 +23,7 @@ const exitCodes = `EXIT CODES:
    0   trusted, or the command did its work
    1   untrusted: genuine evidence of a state that the policy does not accept
    2   usage or configuration: flags, policy or trust file
-   3   inconclusive: evidence, an anchor or the host is missing
+   3   inconclusive: could not be assessed: evidence, an anchor or the host is missing
    4   rejected: not authentic, or not linked
    5   a verdict was reached, delivering it failed
    70  internal fault

@@ -164,7 +164,7 @@ func appendHost(path string, entry trustEntry) error {
 				continue
 			}
 			if old.EK == entry.EK && old.AK == entry.AK {
-				return h.Encode(entry)
+				return renew(h, entry)
 			}
 			return fmt.Errorf("trust file %s: a host %q with other keys is on line %d; give --name another name, or remove that entry if its TPM was replaced", path, entry.Name, h.Line)
 		}
@@ -176,6 +176,24 @@ func appendHost(path string, entry trustEntry) error {
 		hosts.Content = append(hosts.Content, &node)
 		return nil
 	})
+}
+
+// renew gives an entry the values of another and keeps its comments.
+func renew(old *yaml.Node, entry trustEntry) error {
+	var node yaml.Node
+	if err := node.Encode(entry); err != nil {
+		return err
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		for j := 0; j+1 < len(old.Content); j += 2 {
+			if key, value := old.Content[j], node.Content[i+1]; key.Value == node.Content[i].Value {
+				value.HeadComment, value.LineComment, value.FootComment = old.Content[j+1].HeadComment, old.Content[j+1].LineComment, old.Content[j+1].FootComment
+				node.Content[i] = key
+			}
+		}
+	}
+	old.Content = node.Content
+	return nil
 }
 
 // editTrust changes a trust file as a whole, and only into one that can be read.

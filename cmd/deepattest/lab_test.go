@@ -181,6 +181,9 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	b, name := benchOf(ts), args[0]
 	if name == "-stop" {
 		s := b.services[args[1]]
+		if s == nil {
+			ts.Fatalf("no service %s", args[1])
+		}
 		ts.Check(s.end())
 		fmt.Fprint(ts.Stderr(), s.log.String())
 		return

@@ -29,13 +29,12 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
 		RequireUniqueNames: true,
-		ContinueOnError:    true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "append": appendLine, "cut": cut, "world": world, "swtpm": l.swtpm, "measure": measure, "register": register,
-			"serve": serve, "web": web, "hang": hang,
+			"count": count, "serve": serve, "web": web, "hang": hang,
 		},
 		Setup: func(e *testscript.Env) error {
-			e.Values[benchKey{}] = &bench{t: e.T().(testing.TB), tpms: make(map[string]*vtpm), services: make(map[string]*service)}
+			e.Values[benchKey{}] = &bench{t: e.T().(testing.TB), tpms: make(map[string]*vtpm), services: make(map[string]*service), proxies: make(map[string]*proxy)}
 			e.Setenv("LOGS", logs)
 			e.Setenv("EXAMPLES", examples)
 			// What the machine that runs the tests has configured has no say in them.
@@ -58,6 +57,7 @@ type bench struct {
 	t        testing.TB
 	tpms     map[string]*vtpm
 	services map[string]*service
+	proxies  map[string]*proxy
 }
 
 type benchKey struct{}
