@@ -34,7 +34,7 @@ func mayImport(from, to string) bool {
 		return to == "quote" || to == "verify" || to == "internal/tpm" || within(to, "internal/guest")
 	case from == "internal/host":
 		return to == "quote" || to == "verify" || to == "internal/tpm" || to == "internal/guest"
-	case from == "internal/report":
+	case from == "internal/report", from == "internal/state":
 		return to == "quote" || to == "verify" || to == "policy"
 	case within(from, "internal/demo", "internal/testlab", "internal/roots/gen"):
 		return to != "cmd/deepattest"
