@@ -52,7 +52,7 @@ func (s *section) coverage() outcome {
 	}
 	open := s.open()
 	if s.layer == verify.Host && !s.rules.pinsService() {
-		open = append(open, "the quote service (no IMA allow-list, no PCR 11)")
+		open = append(open, s.rules.service())
 	}
 	if len(open) > 0 {
 		return warn("another state would pass in: %s", strings.Join(open, "; "))
@@ -81,8 +81,21 @@ func (s *section) open() []string {
 // pinsService reports whether the section pins programs that run after the kernel
 // has started: by what IMA measured, or by an image that holds them.
 func (l *LayerPolicy) pinsService() bool {
+	if l.TPM == quote.Version12 {
+		// A measuring GRUB puts Xen and domain 0 into one of 11 to 14, tboot into
+		// 17 to 19.
+		return slices.ContainsFunc([]int{11, 12, 13, 14, 17, 18, 19}, l.pinned)
+	}
 	return l.pinned(11) || l.IMA != nil && len(l.IMA.Digests)+len(l.IMA.Paths) > 0 ||
 		l.Events != nil && slices.ContainsFunc(l.Events.Require, func(r EventRule) bool { return r.PCR == 11 })
+}
+
+// service names what vouches for guests, and how it could be pinned.
+func (l *LayerPolicy) service() string {
+	if l.TPM == quote.Version12 {
+		return "hypervisor and vTPM domains (no PCR of 11 to 14 and 17 to 19)"
+	}
+	return "the quote service (no IMA allow-list, no PCR 11)"
 }
 
 // limits says in words what even a trusted verdict does not prove.
@@ -110,7 +123,11 @@ func (a *appraisal) limits(place Place) []string {
 			list = append(list, fmt.Sprintf("programs of the %s that run after boot: the policy has no IMA allow-list", name))
 		}
 		if name == verify.Host && !rules.pinsService() {
-			list = append(list, "that the host's quote service is the one you think it is: the policy does not pin it")
+			if rules.TPM == quote.Version12 {
+				list = append(list, "that the host's hypervisor and vTPM domains are the ones you think they are: the policy does not pin them")
+			} else {
+				list = append(list, "that the host's quote service is the one you think it is: the policy does not pin it")
+			}
 		}
 	}
 	if a.ev.LinkMethod == quote.LinkNonceOnly {
@@ -118,6 +135,12 @@ func (a *appraisal) limits(place Place) []string {
 	}
 	if c, _ := a.ev.Check("link.vm"); c.Status == verify.NotApplicable {
 		list = append(list, "that this is a certain VM: none was named")
+	}
+	if a.ev.LinkMethod == quote.LinkXenDeepQuote {
+		list = append(list, "that domain 0 of the Xen host is honest: it says which vTPM is a guest's, and with the TPM's owner secret it can make deep quotes of its own")
+	}
+	if a.ev.TPM12 {
+		list = append(list, "collisions: everything that a TPM 1.2 says rests on SHA-1, and who writes what is measured can make two things that measure alike")
 	}
 	if place == InGuest {
 		list = append(list, "a hypervisor that lies to this program")

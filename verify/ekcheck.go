@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"crypto"
 	"crypto/x509"
 	"time"
 )
@@ -37,4 +38,14 @@ func checkEK(a *ekAnchors, der []byte, chain [][]byte, now time.Time) (*CheckedE
 	return &CheckedEK{
 		Cert: p.Cert, Manufacturer: p.Identity.Manufacturer, Model: p.Identity.Model, Path: p.Path, Notes: p.Notes,
 	}, nil
+}
+
+// EKKey returns the public key of an EK certificate, also of one that crypto/x509
+// reads without its key (id-RSAES-OAEP). Nothing is checked.
+func EKKey(der []byte) (crypto.PublicKey, error) {
+	ek, err := parseEKCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return ek.Cert.PublicKey, nil
 }

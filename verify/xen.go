@@ -295,18 +295,25 @@ func aboveFirmware(n int) bool { return 8 <= n && n <= 15 || 17 <= n && n <= 19 
 // have done so.
 func (v *verification) deepMeasured() Check {
 	var measured []int
+	named := false
 	for _, n := range v.host.covered() {
 		if !aboveFirmware(n) {
 			continue
 		}
+		needed := slices.Contains(v.opts.Host.PCRs, n)
+		named = named || needed
 		if value := v.host.value(n); !initial(n, value) {
 			measured = append(measured, n)
-		} else if slices.Contains(v.opts.Host.PCRs, n) {
-			return fail("nothing was measured into PCR %d of the host, which the policy needs", n).
-				evidence(value.String(), "a measurement of what runs the vTPMs", fmt.Sprintf("host PCR %d", n))
+		} else if needed && n >= 17 {
+			return fail("there was no dynamic launch: PCR %d of the host, which the policy needs, is as the TPM started it", n).
+				evidence(value.String(), "a measurement of the launched hypervisor", fmt.Sprintf("host PCR %d", n))
 		}
 	}
-	if len(measured) == 0 {
+	switch {
+	case len(measured) == 0 && named:
+		return fail("the policy names PCRs above the host's firmware, and nothing was measured into any").
+			evidence("no value in PCRs 8 to 15 and 17 to 19", "measurements of hypervisor, domain 0 and vTPM domains", "host PCRs")
+	case len(measured) == 0:
 		return unknown("nothing above the host's firmware was measured: whatever was booted can have a deep quote made for any guest").
 			evidence("no value in PCRs 8 to 15 and 17 to 19", "measurements of hypervisor, domain 0 and vTPM domains", "host PCRs")
 	}
