@@ -126,9 +126,10 @@ var ErrNoCertificate = errors.New("the TPM holds no EK certificate in NV index 0
 
 // EKCertificate reads the EK's certificate out of NV memory (TCG PC Client Specific
 // Implementation Specification for Conventional BIOS, section 7.4): DER, without
-// the header that says how long it is.
-func (c *Client) EKCertificate(ctx context.Context) ([]byte, error) {
-	header, err := c.readNV(ctx, 0, 7)
+// the header that says how long it is. secret is the TPM owner's, for a TPM that
+// wants it, and else nil.
+func (c *Client) EKCertificate(ctx context.Context, secret []byte) ([]byte, error) {
+	header, err := c.readNV(ctx, secret, 0, 7)
 	var refused *Error
 	if errors.As(err, &refused) {
 		return nil, fmt.Errorf("%w: %w", ErrNoCertificate, err)
@@ -145,7 +146,7 @@ func (c *Client) EKCertificate(ctx context.Context) ([]byte, error) {
 	der := make([]byte, 0, length-2)
 	for len(der) < length-2 {
 		const most = 256 // answers of some TPMs have no room for more
-		part, err := c.readNV(ctx, 7+len(der), min(most, length-2-len(der)))
+		part, err := c.readNV(ctx, secret, 7+len(der), min(most, length-2-len(der)))
 		if err != nil {
 			return nil, err
 		}
@@ -157,14 +158,22 @@ func (c *Client) EKCertificate(ctx context.Context) ([]byte, error) {
 	return der, nil
 }
 
-// readNV is TPM_NV_ReadValue (TPM 1.2 Part 3, section 20.4) without authorization.
-func (c *Client) readNV(ctx context.Context, offset, size int) ([]byte, error) {
+// readNV is TPM_NV_ReadValue (TPM 1.2 Part 3, section 20.4).
+func (c *Client) readNV(ctx context.Context, secret []byte, offset, size int) ([]byte, error) {
 	params := binary.BigEndian.AppendUint32(nil, nvEKCertificate)
 	params = binary.BigEndian.AppendUint32(params, uint32(offset))
 	params = binary.BigEndian.AppendUint32(params, uint32(size))
-	out, err := c.Run(ctx, tagCommand, ordNVRead, params)
+	var out []byte
+	var err error
+	if secret == nil {
+		out, err = c.Run(ctx, tagCommand, ordNVRead, params)
+	} else if s, begun := c.OIAP(ctx, secret); begun == nil {
+		out, err = c.Do(ctx, Call{Ordinal: ordNVRead, Params: params, Sessions: []*Session{s}})
+	} else {
+		err = begun
+	}
 	if err != nil {
-		return nil, err
+		return nil, ownerHint(err)
 	}
 	r := body{b: out}
 	data := r.take(int(r.u32()))
