@@ -158,3 +158,11 @@ func KeylimeDeepNonce(challenge, signature []byte, guest map[int]Hex) ([sha1.Siz
 func KeylimeShort() []byte {
 	return append(append(AppendSelection12(nil, nil), Locality0), make([]byte, sha1.Size)...)
 }
+
+// KeylimeDataPCR is the value of a vTPM's PCR 16 into which a Keylime agent bound a
+// text: after a reset it extends SHA-1 of the text. Any program can do the same, so
+// the value is data, and no state.
+func KeylimeDataPCR(text string) [sha1.Size]byte {
+	d := sha1.Sum([]byte(text))
+	return sha1.Sum(append(make([]byte, sha1.Size), d[:]...))
+}
