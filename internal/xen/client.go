@@ -138,12 +138,29 @@ func (c *Client) send(ctx context.Context, ordinal uint32, request []byte) ([]by
 		c.broken = r.err
 		return nil, errors.Join(fault(r.err), c.conn.Close())
 	}
-	// Some paths of the vTPM answer with another tag than the specification's: the
+	// Some paths of the vTPM refuse with another tag than the specification's: the
 	// code alone tells a refusal.
 	if code := binary.BigEndian.Uint32(r.answer[6:]); code != 0 {
 		return nil, fmt.Errorf("TPM at %s: %w", c.address, &Error{commandName(ordinal), code})
 	}
+	if tag := binary.BigEndian.Uint16(r.answer); !answers(tag, binary.BigEndian.Uint16(request)) {
+		return nil, fault(fmt.Errorf("an answer with tag 0x%04x", tag))
+	}
 	return r.answer, nil
+}
+
+// answers reports whether a tag is that of an answer to a request with another: its
+// own number plus three (TPM 1.2 Part 2, section 6). The physical TPM answers what is
+// passed to it by its own tags, and vtpmmgr some management commands by those of its
+// other interface.
+func answers(tag, request uint16) bool {
+	switch request {
+	case tagPassthrough:
+		return tag == tagCommand+3
+	case tagManage:
+		return tag == tagManage+3 || tag == tagManage+2
+	}
+	return tag == request+3
 }
 
 // readVersion asks for the TPM_CAP_VERSION_INFO (TPM 1.2 Part 2, section 21.6).
@@ -151,8 +168,10 @@ func (c *Client) readVersion(ctx context.Context) error {
 	params := binary.BigEndian.AppendUint32(nil, capVersion)
 	out, err := c.Run(ctx, tagCommand, ordGetCapability, append(params, 0, 0, 0, 0))
 	var refused *Error
-	if errors.As(err, &refused) && refused.Code == codeBadTag {
-		// Part 3 of TPM 2.0, section 5.2: the answer to a tag of TPM 1.2.
+	// A TPM 2.0 answers a tag of the old family with TPM_RC_BAD_TAG or another code of
+	// its own, which have bit 7 or 8 set (TPM 2.0 Part 2, section 6.6.2); no TPM 1.2
+	// refuses this command with such a one.
+	if errors.As(err, &refused) && (refused.Code == codeBadTag || refused.Code&0x180 != 0) {
 		return fmt.Errorf("TPM at %s: %w", c.address, ErrTPM20)
 	}
 	if err != nil {
