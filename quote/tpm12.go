@@ -6,10 +6,8 @@ import (
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
-	"maps"
 	"math/big"
 	"math/bits"
-	"slices"
 )
 
 // The files tpm12*.go and deepquote*.go hold the structures of TPM 1.2, the only
@@ -171,18 +169,29 @@ func (r *reader) selection12(field string) []int {
 // 8.2) of all PCRs of a SHA-1 bank that have a value here, and for none twenty
 // zeros.
 func CompositeDigest(bank map[int]Hex) ([sha1.Size]byte, error) {
-	pcrs := slices.Sorted(maps.Keys(bank))
-	if len(pcrs) == 0 {
+	if len(bank) == 0 {
 		return [sha1.Size]byte{}, nil
 	}
-	var buf [5 + 4 + NumPCRs*sha1.Size]byte // on the stack: this runs for every quote
-	b := AppendSelection12(buf[:0], pcrs)
-	b = binary.BigEndian.AppendUint32(b, uint32(len(pcrs)*sha1.Size))
-	for _, n := range pcrs {
-		if len(bank[n]) != sha1.Size {
-			return [sha1.Size]byte{}, fmt.Errorf("PCR composite: sha1 PCR %d: %d bytes, want %d", n, len(bank[n]), sha1.Size)
+	const header = 2 + NumPCRs/8 + 4
+	var buf [header + NumPCRs*sha1.Size]byte // on the stack: this runs for every quote
+	b := buf[:header]
+	b[1] = NumPCRs / 8
+	binary.BigEndian.PutUint32(b[header-4:], uint32(len(bank)*sha1.Size))
+	found := 0
+	for n := range NumPCRs {
+		v, ok := bank[n]
+		if !ok {
+			continue
 		}
-		b = append(b, bank[n]...)
+		if len(v) != sha1.Size {
+			return [sha1.Size]byte{}, fmt.Errorf("PCR composite: sha1 PCR %d: %d bytes, want %d", n, len(v), sha1.Size)
+		}
+		b[2+n/8] |= 1 << (n % 8)
+		b = append(b, v...)
+		found++
+	}
+	if found != len(bank) {
+		return [sha1.Size]byte{}, fmt.Errorf("PCR composite: %d values of PCRs that do not exist", len(bank)-found)
 	}
 	return sha1.Sum(b), nil
 }

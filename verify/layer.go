@@ -36,17 +36,17 @@ func newLayer(name Layer, ev *quote.Layer, expect Expect, deep bool) *layer {
 	if ev == nil {
 		return l
 	}
+	if deep {
+		l.readDeep() // it has no keys
+		return l
+	}
 	if l.ak, l.akErr = quote.ParseKey(ev.TPM.Version, ev.AK.Public); l.akErr != nil {
 		l.ak = nil // half a key has no Name
 	}
 	if l.ek, l.ekErr = quote.ParseKey(ev.TPM.Version, ev.EK.Public); l.ekErr != nil {
 		l.ek = nil
 	}
-	switch {
-	case deep:
-		l.readDeep()
-		return l
-	case ev.Is12():
+	if ev.Is12() {
 		l.read12()
 		return l
 	}
@@ -230,8 +230,9 @@ func (l *layer) selection() Check {
 		return fail("the quote covers no PCR at all").evidence("an empty selection", "at least one PCR", "pcrSelect")
 	}
 	for _, alg := range slices.Sorted(maps.Keys(l.ev.PCRs)) {
-		for _, n := range slices.Sorted(maps.Keys(l.ev.PCRs[alg])) {
-			if !slices.Contains(sel.Bank(alg), n) {
+		bank, quoted := l.ev.PCRs[alg], sel.Bank(alg)
+		for n := range quote.NumPCRs { // the bundle's format has no other
+			if _, shown := bank[n]; shown && !slices.Contains(quoted, n) {
 				return fail("the evidence shows a PCR that was not quoted").
 					evidence(fmt.Sprintf("%s PCR %d", alg, n), "signed selection "+sel.String(), "pcrs")
 			}

@@ -317,7 +317,7 @@ func (v *verification) deepMeasured() Check {
 		return unknown("nothing above the host's firmware was measured: whatever was booted can have a deep quote made for any guest").
 			evidence("no value in PCRs 8 to 15 and 17 to 19", "measurements of hypervisor, domain 0 and vTPM domains", "host PCRs")
 	}
-	return pass("PCRs %v of the host hold what was booted above the firmware", measured)
+	return pass("%s of the host hold what was booted above the firmware", quote.Selection{{Alg: quote.SHA1, PCRs: measured}})
 }
 
 // xenChecks are the entries for what only a deep quote has.
