@@ -54,7 +54,7 @@ const (
 
 // LayerPolicy is what one layer, host or guest, must show.
 type LayerPolicy struct {
-	TPM          string    // family: "2.0" or quote.Version12
+	TPM          string    // family: quote.Version12; empty is 2.0
 	Bank         quote.Alg // the only PCR bank that counts; quote.SHA1 for a TPM 1.2 and for no other
 	ExpiredEK    bool      // a TPM 1.2's EK certificate may have run out
 	DenyFirmware []FirmwareRule
