@@ -25,7 +25,7 @@ func collectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "host-pcrs", EnvVars: env("host-pcrs"), Usage: "PCRs wanted of the host; default: what its service quotes"},
 		&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 		&cli.StringFlag{Name: "ak", Value: "any", Usage: "kind of attestation key: any, rsa-2048 or ecc-p256"},
-	}, logFlags(), []cli.Flag{timeoutFlag()})
+	}, xenFlags(), logFlags(), []cli.Flag{timeoutFlag()})
 }
 
 func (p *program) collectCommand() *cli.Command {
@@ -91,6 +91,10 @@ func (p *program) collect(c *cli.Context) error {
 
 // evidence collects a bundle in this guest. hostErr says why it holds no host.
 func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte, client *host.Client) (b *quote.Bundle, hostErr, err error) {
+	if c.String("host") == xenHost {
+		b, err := p.xenEvidence(ctx, c, challenge)
+		return b, nil, err
+	}
 	cfg := guest.Config{Challenge: challenge, Paths: guest.DefaultPaths()}
 	if cfg.Selection, err = parseSelection("pcrs", c.String("pcrs")); err != nil {
 		return nil, nil, err
@@ -137,7 +141,7 @@ func openTPM(ctx context.Context, address string) (*tpm.TPM, error) {
 	case err == nil:
 		return t, nil
 	case errors.Is(err, tpm.ErrTPM12):
-		return nil, cannot(fmt.Errorf("%w; for a Xen vTPM of the 1.2 family see `deepattest attest --help`", err))
+		return nil, cannot(fmt.Errorf("%w; in a Xen guest give --host xen", err))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return nil, cannot(err)
 	}
