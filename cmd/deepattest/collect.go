@@ -105,10 +105,8 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 	if cfg.VM, err = parseVM(c.String("vm")); err != nil {
 		return nil, nil, err
 	}
-	for flag, alg := range map[string]*tpm.KeyAlg{"ek": &cfg.EK, "ak": &cfg.AK} {
-		if *alg, err = tpm.ParseKeyAlg(c.String(flag)); err != nil {
-			return nil, nil, usagef("--%s: %w", flag, err)
-		}
+	if cfg.EK, cfg.AK, err = keyAlgs(c); err != nil {
+		return nil, nil, err
 	}
 	cfg.Paths.EventLog = cmp.Or(c.String("event-log"), cfg.Paths.EventLog)
 	cfg.Paths.UserspaceLog = cmp.Or(c.String("userspace-log"), cfg.Paths.UserspaceLog)
@@ -132,6 +130,17 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 		return b, unpinned(ended(ctx, err)), nil
 	}
 	return b, nil, cannot(ended(ctx, err))
+}
+
+// keyAlgs reads --ek and --ak.
+func keyAlgs(c *cli.Context) (ek, ak tpm.KeyAlg, err error) {
+	if ek, err = tpm.ParseKeyAlg(c.String("ek")); err != nil {
+		return ek, ak, usagef("--ek: %w", err)
+	}
+	if ak, err = tpm.ParseKeyAlg(c.String("ak")); err != nil {
+		return ek, ak, usagef("--ak: %w", err)
+	}
+	return ek, ak, nil
 }
 
 // openTPM opens a TPM; without one nothing can be assessed.

@@ -18,9 +18,12 @@ import (
 // defaultPCRs is what a layer quotes: everything that a boot measures.
 const defaultPCRs = "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
 
+// envPrefix begins the names of the environment variables of flags.
+const envPrefix = "DEEPATTEST_"
+
 // env is the environment variable of a flag.
 func env(flag string) []string {
-	return []string{"DEEPATTEST_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+	return []string{envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
 }
 
 func tpmFlag() cli.Flag {
