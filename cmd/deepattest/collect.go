@@ -83,7 +83,7 @@ func (p *program) collect(c *cli.Context) error {
 	if err := p.writeOutput(c.String("output"), data); err != nil {
 		return err
 	}
-	if client == nil {
+	if b.Host == nil && hostErr == nil {
 		hostErr = errors.New("no host was named: the evidence is of the guest alone, which nothing links to a host; give --host ADDRESS")
 	}
 	return cannot(hostErr)

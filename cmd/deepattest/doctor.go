@@ -46,7 +46,13 @@ func (p *program) doctor(c *cli.Context) error {
 		return err
 	}
 	defer cancel()
-	list := slices.Concat(p.examineTPM(ctx, c), p.examineFiles(c), p.examineHost(ctx, c), p.examineClock())
+	machines := p.examineXen
+	if c.String("host") != xenHost {
+		machines = func(ctx context.Context, c *cli.Context) []finding {
+			return slices.Concat(p.examineTPM(ctx, c), p.examineHost(ctx, c))
+		}
+	}
+	list := slices.Concat(machines(ctx, c), p.examineFiles(c), p.examineClock())
 	var b strings.Builder
 	broken := 0
 	for _, f := range list {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/quote"
@@ -77,11 +75,7 @@ func (p *program) pcr(c *cli.Context) error {
 		pcrTable(&b, "", values)
 		return p.writeOutput("-", []byte(b.String()))
 	}
-	out, err := json.Marshal(map[string]any{"source": source, "signed": false, "pcrs": values}, json.Deterministic(true), jsontext.WithIndent("  "))
-	if err != nil {
-		return err
-	}
-	return p.writeOutput("-", append(out, '\n'))
+	return p.writeJSON(map[string]any{"source": source, "signed": false, "pcrs": values})
 }
 
 // localPCRs reads this machine's TPM; without a selection all PCRs of all banks.
