@@ -108,6 +108,9 @@ type Link struct {
 	TreeSize   uint64 `json:"treeSize,omitzero"`    // leaves under the quoted root
 	LeafIndex  uint64 `json:"leafIndex,omitzero"`   // this guest's leaf
 	Inclusion  []Hex  `json:"inclusion,omitempty"`  // RFC 9162 section 2.1.3 proof, leaf to root
+
+	// CA says where the key is that certified the vTPM, for method ek-certified.
+	CA *CAStatement `json:"ca,omitempty"`
 }
 
 // Context is what the collector noticed around the evidence. Nothing signs it.

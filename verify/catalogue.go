@@ -32,7 +32,7 @@ func catalogue() []check {
 			},
 			run: (*verification).format,
 		}},
-		hostChecks(), linkChecks(), guestChecks(), contextChecks(),
+		hostChecks(), linkChecks(), certifiedChecks(), guestChecks(), contextChecks(),
 	)
 }
 

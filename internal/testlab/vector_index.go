@@ -52,6 +52,8 @@ type VectorOptions struct {
 	Previous      *vectorPrevious `json:"previous"`
 	UnsafeAny     bool            `json:"unsafeAnyChallenge"`
 	Intermediates [][]byte        `json:"intermediates"` // DER
+
+	Registered []vectorRegistration `json:"registered"`
 }
 
 type vectorHost struct {
@@ -71,6 +73,12 @@ type vectorGuest struct {
 type vectorKeys struct {
 	EK quote.Hex `json:"ek"`
 	AK quote.Hex `json:"ak"`
+}
+
+type vectorRegistration struct {
+	EK     quote.Hex `json:"ek"`
+	AK     quote.Hex `json:"ak"`
+	Source string    `json:"source"`
 }
 
 type vectorExpect struct {
@@ -107,6 +115,9 @@ func newVectorOptions(o verify.Options) VectorOptions {
 	for _, a := range o.Anchors.Activated {
 		v.Activated = append(v.Activated, vectorKeys(a))
 	}
+	for _, r := range o.Anchors.Registered {
+		v.Registered = append(v.Registered, vectorRegistration(r))
+	}
 	if o.Previous != nil {
 		p := vectorPrevious(*o.Previous)
 		v.Previous = &p
@@ -134,6 +145,9 @@ func (v *VectorOptions) options() (verify.Options, error) {
 	}
 	for _, a := range v.Activated {
 		o.Anchors.Activated = append(o.Anchors.Activated, verify.Activation(a))
+	}
+	for _, r := range v.Registered {
+		o.Anchors.Registered = append(o.Anchors.Registered, verify.Registration(r))
 	}
 	if v.Previous != nil {
 		p := verify.Previous(*v.Previous)
