@@ -30,6 +30,28 @@ func NewRegistrar(address string, o Options) (*Registrar, error) {
 	return &Registrar{c}, nil
 }
 
+// Versions asks which versions of the API the registrar has. This client speaks 2.6.
+func (r *Registrar) Versions(ctx context.Context) ([]string, error) {
+	v, err := get2[struct {
+		All []string `json:"supported_versions"`
+	}](ctx, r.client, "/version", 0)
+	if err != nil {
+		return nil, err
+	}
+	return v.All, nil
+}
+
+// Agents lists the ids of all records, with an administrator's certificate.
+func (r *Registrar) Agents(ctx context.Context) ([]string, error) {
+	a, err := get2[struct {
+		IDs []string `json:"uuids"`
+	}](ctx, r.client, "/v2.6/agents/", 0)
+	if err != nil {
+		return nil, err
+	}
+	return a.IDs, nil
+}
+
 // Record is what a registrar keeps about an agent.
 type Record struct {
 	AgentID string `json:"agent_id"`

@@ -7,6 +7,7 @@
 package testlab
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -44,6 +45,16 @@ type Keylime struct {
 	requests  []string
 	opened    map[string][]time.Time
 	interrupt func(method, path string) bool
+	observe   func(Exchange)
+}
+
+// Exchange is one request to the fake with its answer.
+type Exchange struct {
+	Method, Path string
+	Request      []byte
+	Content      string // the request's Content-Type
+	Status       int
+	Answer       []byte
 }
 
 // KeylimeOptions say how the fake behaves.
@@ -138,18 +149,40 @@ func (k *Keylime) Interrupt(f func(method, path string) bool) {
 	k.interrupt = f
 }
 
+// Observe has f see every exchange; nil ends that.
+func (k *Keylime) Observe(f func(Exchange)) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.observe = f
+}
+
 func (k *Keylime) count(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		k.mu.Lock()
 		k.requests = append(k.requests, r.Method+" "+r.URL.Path)
 		cut := k.interrupt != nil && k.interrupt(r.Method, r.URL.Path)
+		observe := k.observe
 		k.mu.Unlock()
-		if !cut {
+		if !cut && observe == nil {
 			h.ServeHTTP(w, r)
 			return
 		}
-		h.ServeHTTP(httptest.NewRecorder(), r)
-		panic(http.ErrAbortHandler)
+		body, err := io.ReadAll(io.LimitReader(r.Body, 64<<20))
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		if cut {
+			panic(http.ErrAbortHandler)
+		}
+		observe(Exchange{r.Method, r.URL.Path, body, r.Header.Get("Content-Type"), rec.Code, rec.Body.Bytes()})
+		for name, values := range rec.Header() {
+			w.Header()[name] = values
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes()) // nobody is left to tell
 	})
 }
 

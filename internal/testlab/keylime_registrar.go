@@ -13,7 +13,9 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
+	"slices"
 
 	"github.com/google/go-tpm/tpm2"
 
@@ -44,6 +46,7 @@ func (k *Keylime) registrar() http.Handler {
 	m.HandleFunc("PUT /v2.6/agents/{id}/activate", k.activate)
 	m.HandleFunc("PUT /v2.6/agents/{id}", k.activate)
 	m.HandleFunc("GET /v2.6/agents/{id}", k.showRecord)
+	m.HandleFunc("GET /v2.6/agents/{$}", k.listRecords)
 	m.HandleFunc("/v3.0/", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) })
 	return m
 }
@@ -171,6 +174,16 @@ func (k *Keylime) activate(w http.ResponseWriter, r *http.Request) {
 	}
 	rec.active = true
 	answer2(w, http.StatusOK, "Success", nil)
+}
+
+func (k *Keylime) listRecords(w http.ResponseWriter, r *http.Request) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !admin(r) {
+		refuse3(w, http.StatusForbidden, "", "Action list_registrations requires admin authentication (mTLS certificate)", "")
+		return
+	}
+	answer2(w, http.StatusOK, "Success", map[string]any{"uuids": slices.Sorted(maps.Keys(k.records))})
 }
 
 func (k *Keylime) showRecord(w http.ResponseWriter, r *http.Request) {
