@@ -38,6 +38,7 @@ type Document struct {
 	Challenge []byte          `json:"challenge,omitempty"` // of the attestation that it came with, base64; empty: made before
 	Issued    time.Time       `json:"issued"`              // RFC 3339, UTC, whole seconds
 	Expires   time.Time       `json:"expires"`             //
+	Appraised time.Time       `json:"appraised"`           // when the verdict was found: earlier, if it had to wait for delivery
 	Verdict   policy.Verdict  `json:"verdict"`
 	Reason    string          `json:"reason"`   // one sentence
 	Verified  policy.Place    `json:"verified"` // where the verdict was found
@@ -84,7 +85,7 @@ func NewDocument(r *policy.Result, agentID string, challenge []byte, now time.Ti
 	sum := sha256.Sum256(encoded)
 	now = now.UTC().Truncate(time.Second)
 	d := &Document{
-		Agent: agentID, Challenge: challenge, Issued: now, Expires: now.Add(DocumentLifetime),
+		Agent: agentID, Challenge: challenge, Issued: now, Expires: now.Add(DocumentLifetime), Appraised: r.Now,
 		Verdict: r.Verdict, Reason: r.Reason, Verified: r.Verified,
 		Policy: DocumentPolicy{r.Policy.Name, r.Policy.Digest}, Evidence: r.Evidence, Result: sum[:], Limits: r.Limits,
 		Failed: []DocumentCheck{},
