@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -21,7 +22,7 @@ type Enrolment struct {
 	ID     string
 	Policy *policy.Policy // its guest section becomes the tpm_policy
 	Carry  bool           // the verdict comes in PCR 23
-	Plugin bool           // the verifier has the plug-in: noted in the metadata only
+	Plugin bool           // the verifier has the plug-in: it then fails an attestation without a verdict
 	Files  bool           // the policy's IMA allow-list becomes the runtime policy
 	// Replace deletes an agent of that id first. Its history goes with it, and so does a
 	// failure, which Keylime otherwise keeps for good.
@@ -43,20 +44,39 @@ type Enrolled struct {
 	Warnings  []string          `json:"warnings,omitempty"`
 }
 
-// Metadata is what is stored beside an agent, for whoever reads its status.
+// Metadata is what is stored beside an agent, for whoever reads its status and for the
+// plug-in.
 type Metadata struct {
 	Deep DeepMetadata `json:"deep_attestation"`
 }
 
 // DeepMetadata says what the agent's verdicts rest on.
 type DeepMetadata struct {
-	Version int            `json:"version"`
-	Policy  DocumentPolicy `json:"policy"`
-	EK      quote.Hex      `json:"ek"` // Names
-	AK      quote.Hex      `json:"ak"`
-	Checked bool           `json:"ekCertificateChecked"`
-	Carrier int            `json:"carrierPCR,omitzero"`
-	Plugin  bool           `json:"plugin"`
+	Carrier int       `json:"carrier,omitzero"` // PCR that carries the verdict; 0: none does
+	Digest  quote.Hex `json:"digest"`           // of the policy
+	EK      string    `json:"ek"`               // "checked" or "unchecked": its certificate
+	Plugin  bool      `json:"plugin"`           // an attestation without a verdict document fails
+	Policy  string    `json:"policy"`           // its name, cut to 40 bytes
+	Version int       `json:"v"`
+}
+
+// maxMetadata is the room that Keylime's database has (keylime/db/verifier_db.py).
+const maxMetadata = 200
+
+// encode writes the metadata in the room that there is for it.
+func (m Metadata) encode() (string, error) {
+	const longest = 40
+	if len(m.Deep.Policy) > longest {
+		m.Deep.Policy = strings.ToValidUTF8(m.Deep.Policy[:longest], "")
+	}
+	data, err := json.Marshal(m, json.Deterministic(true))
+	if err != nil {
+		return "", err
+	}
+	if len(data) > maxMetadata {
+		return "", fmt.Errorf("metadata of %d bytes, and Keylime keeps %d; tenant: give the policy a name without characters that need escapes", len(data), maxMetadata)
+	}
+	return string(data), nil
 }
 
 // Enrol adds a registered agent to a verifier in push mode: the key from the
@@ -98,14 +118,9 @@ func Enrol(ctx context.Context, r *Registrar, v *Verifier, e Enrolment) (*Enroll
 	if out.EK, err = e.checkEK(rec); err != nil {
 		return fault(err)
 	}
-	ek, ak, err := rec.names()
-	if err != nil {
-		return fault(err)
-	}
-	out.Metadata.Deep = DeepMetadata{
-		Version: 1, Policy: DocumentPolicy{e.Policy.Name, e.Policy.Digest}, EK: ek, AK: ak, Checked: out.EK != nil, Plugin: e.Plugin,
-	}
+	out.Metadata.Deep = DeepMetadata{Version: 1, Policy: e.Policy.Name, Digest: e.Policy.Digest, EK: "checked", Plugin: e.Plugin}
 	if out.EK == nil {
+		out.Metadata.Deep.EK = "unchecked"
 		out.Warnings = append(out.Warnings, "the EK certificate was not checked: whoever registered this agent may have a TPM of their own making")
 	} else {
 		out.Warnings = append(out.Warnings, out.EK.Notes...)
@@ -114,11 +129,9 @@ func Enrol(ctx context.Context, r *Registrar, v *Verifier, e Enrolment) (*Enroll
 		out.Metadata.Deep.Carrier = CarrierPCR
 		out.Warnings = append(out.Warnings, "whoever is root in the guest can put the verdict into PCR 23: it says no more than the guest's own software does")
 	}
-	metadata, err := json.Marshal(out.Metadata, json.Deterministic(true))
-	if err != nil {
+	if add.Metadata, err = out.Metadata.encode(); err != nil {
 		return fault(err)
 	}
-	add.Metadata = string(metadata)
 	if e.Replace {
 		var known *Error
 		if err := v.Delete(ctx, e.ID); err != nil && !(errors.As(err, &known) && known.Status == http.StatusNotFound) {

@@ -1,6 +1,7 @@
 package keylime_test
 
 import (
+	"crypto"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -60,7 +61,7 @@ func TestEnrol(t *testing.T) {
 	st := status(t, s.admin, agentID)
 	var m keylime.Metadata
 	must(t, json.Unmarshal([]byte(st.Metadata), &m))
-	if m.Deep.Policy.Name != "web-tier" || !m.Deep.Checked || m.Deep.Carrier != 23 || st.TPMPolicy != done.TPMPolicy {
+	if m.Deep.Policy != "web-tier" || m.Deep.EK != "checked" || len(st.Metadata) > 200 || m.Deep.Carrier != 23 || st.TPMPolicy != done.TPMPolicy {
 		t.Errorf("status %+v", st)
 	}
 	good := result(policy.Trusted)
@@ -72,6 +73,25 @@ func TestEnrol(t *testing.T) {
 	if st := status(t, s.admin, agentID); st.Status != "PASS" {
 		t.Errorf("status %s", st.Status)
 	}
+
+	// An agent of the plug-in does not pass without a verdict.
+	key := documentKey(t)
+	s.Set(func(o *testlab.KeylimeOptions) { o.Plugin = []crypto.PublicKey{key.Public()} })
+	strict := e
+	strict.Plugin, strict.Replace, strict.Carry = true, true, false
+	for _, c := range []struct {
+		document func([]byte) ([]byte, error)
+		want     string
+	}{{nil, "FAIL"}, {document(good, agentID, key), "PASS"}} {
+		_, err = keylime.Enrol(ctx, s.records, s.admin, strict)
+		must(t, err)
+		_, err = s.agent(d, agentID).Push(ctx, keylime.Push{BootTime: booted, Document: c.document})
+		must(t, err)
+		if st := status(t, s.admin, agentID); st.Status != c.want {
+			t.Errorf("status %s, want %s", st.Status, c.want)
+		}
+	}
+	s.Set(func(o *testlab.KeylimeOptions) { o.Plugin = nil })
 
 	if _, err := keylime.Enrol(ctx, s.records, s.admin, e); err == nil || !strings.Contains(err.Error(), "enrolled already") {
 		t.Errorf("twice: %v", err)
@@ -95,7 +115,7 @@ func TestEnrol(t *testing.T) {
 	e.UnsafeAnyEK = true
 	done, err = keylime.Enrol(ctx, s.records, s.admin, e)
 	must(t, err)
-	if done.EK != nil || done.Metadata.Deep.Checked || !strings.Contains(strings.Join(done.Warnings, "\n"), "not checked") {
+	if done.EK != nil || done.Metadata.Deep.EK != "unchecked" || !strings.Contains(strings.Join(done.Warnings, "\n"), "not checked") {
 		t.Errorf("enrolled %+v", done)
 	}
 	e.Policy = &policy.Policy{Guest: &policy.LayerPolicy{Bank: quote.SHA256}}
@@ -148,7 +168,7 @@ func TestEKCheck(t *testing.T) {
 		{"old", env, d.anchors(t), about(d, policy.Trusted, 2*time.Hour), "attest again"},
 		{"from the future", env, d.anchors(t), about(d, policy.Trusted, -time.Hour), "attest again"},
 		{"of another VM", env, d.anchors(t), about(other, policy.Trusted, time.Minute), "another TPM"},
-		{"of no TPM", env, d.anchors(t), result(policy.Trusted), "attest again"},
+		{"of no TPM", env, d.anchors(t), result(policy.Trusted), "another TPM"},
 		{"unknown CA", env, other.anchors(t), nil, "unknown root"},
 		{"no roots", env, verify.Anchors{}, nil, "no root was given"},
 		{"no certificate", with("EK_CERT", ""), d.anchors(t), nil, "no EK certificate"},

@@ -197,7 +197,7 @@ func result(v policy.Verdict) *policy.Result {
 	digest[0] = 7
 	return &policy.Result{
 		MediaType: policy.ResultMediaType, Verdict: v, Reason: "every check that counts holds", Verified: policy.InGuest,
-		Now: booted, Challenge: make([]byte, 32), Evidence: make([]byte, 32), Policy: policy.PolicyRef{Name: "web-tier", Digest: digest},
+		Now: time.Now().UTC().Truncate(time.Second), Challenge: make([]byte, 32), Evidence: make([]byte, 32), Policy: policy.PolicyRef{Name: "web-tier", Digest: digest},
 		Layers: []policy.LayerResult{{Layer: verify.Host, Verdict: v, Name: "node-1", Summary: "ok"}},
 		Checks: []policy.CheckResult{}, Limits: []string{"memory"},
 	}

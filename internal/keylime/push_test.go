@@ -164,6 +164,7 @@ func TestDocument(t *testing.T) {
 		{"borrowed", "FAIL", document(result(policy.Trusted), "good", key)},
 		{"old", "FAIL", old},
 		{"replayed", "FAIL", replayed},
+		{"stale", "FAIL", document(at(booted), "stale", key)},
 	} {
 		s.enrol(t, d, c.id, nil)
 		r, err := s.agent(d, c.id).Push(t.Context(), keylime.Push{BootTime: booted, Document: c.document})

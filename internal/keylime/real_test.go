@@ -1,8 +1,12 @@
 package keylime_test
 
 import (
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"os"
 	"testing"
 	"time"
@@ -157,5 +161,95 @@ func TestRealAppraise(t *testing.T) {
 	must(t, err)
 	if got.Valid || len(got.Failures) == 0 {
 		t.Errorf("appraisal with another nonce %+v", got)
+	}
+}
+
+// TestRealEnrol: a real verifier takes our policy and metadata.
+func TestRealEnrol(t *testing.T) {
+	s, d := real(t), newVTPM(t, tpm.RSA2048)
+	id := realID(t, s, "enrol")
+	must(t, s.registrar.RegisterTPM(t.Context(), id, d, d.ek, d.ak))
+	p := d.guestPolicy(t)
+	_, err := keylime.Enrol(t.Context(), s.records, s.admin, keylime.Enrolment{
+		ID: id, Policy: p, Carry: true, Anchors: d.anchors(t), Now: time.Now(),
+	})
+	must(t, err)
+	good := result(policy.Trusted)
+	good.Policy.Digest = p.Digest
+	delivery := &keylime.Delivery{Agent: s.agent(d, id), Push: keylime.Push{BootTime: booted}, Carry: true, Now: time.Now}
+	_, err = delivery.Send(t.Context(), good)
+	must(t, err)
+	eventually(contextOf(t), t, s.admin, id, "PASS")
+}
+
+// TestRealPlugin: the plug-in of examples/keylime keeps a good verdict and fails the
+// agent on anything else.
+func TestRealPlugin(t *testing.T) {
+	s := real(t)
+	file := os.Getenv(realPrefix + "PLUGIN_KEY")
+	if file == "" {
+		t.Skipf("the plug-in is not tested: %sPLUGIN_KEY is not set", realPrefix)
+	}
+	data, err := os.ReadFile(file)
+	must(t, err)
+	block, _ := pem.Decode(data)
+	if block == nil {
+		t.Fatalf("%s: no PEM", file)
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	must(t, err)
+	key, d := parsed.(*ecdsa.PrivateKey), newVTPM(t, tpm.RSA2048)
+	for _, c := range []struct {
+		name, want string
+		document   func(id string) func([]byte) ([]byte, error)
+	}{
+		{"good", "PASS", func(id string) func([]byte) ([]byte, error) { return document(result(policy.Trusted), id, key) }},
+		{"untrusted", "FAIL", func(id string) func([]byte) ([]byte, error) { return document(result(policy.Untrusted), id, key) }},
+		{"stale", "FAIL", func(id string) func([]byte) ([]byte, error) { return document(at(booted), id, key) }},
+		{"borrowed", "FAIL", func(string) func([]byte) ([]byte, error) { return document(result(policy.Trusted), "other", key) }},
+		{"stranger", "FAIL", func(id string) func([]byte) ([]byte, error) {
+			return document(result(policy.Trusted), id, documentKey(t))
+		}},
+		{"replayed", "FAIL", func(id string) func([]byte) ([]byte, error) {
+			return func([]byte) ([]byte, error) {
+				return document(result(policy.Trusted), id, key)([]byte("another challenge"))
+			}
+		}},
+		{"rubbish", "FAIL", func(string) func([]byte) ([]byte, error) {
+			return func([]byte) ([]byte, error) { return []byte("rubbish"), nil }
+		}},
+		{"left out", "FAIL", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			id := realID(t, s, "plugin")
+			must(t, s.registrar.RegisterTPM(t.Context(), id, d, d.ek, d.ak))
+			_, err := keylime.Enrol(t.Context(), s.records, s.admin, keylime.Enrolment{
+				ID: id, Policy: d.guestPolicy(t), Plugin: true, Anchors: d.anchors(t), Now: time.Now(),
+			})
+			must(t, err)
+			push := keylime.Push{BootTime: booted}
+			if c.document != nil {
+				push.Document = c.document(id)
+			}
+			r, err := s.agent(d, id).Push(t.Context(), push)
+			must(t, err)
+			if r.Document != (c.document != nil) {
+				t.Fatalf("document taken: %v; does the verifier load the plug-in?", r.Document)
+			}
+			eventually(contextOf(t), t, s.admin, id, c.want)
+			at, err := s.admin.Latest(t.Context(), id)
+			must(t, err)
+			if want := map[string]string{"PASS": "pass", "FAIL": "fail"}[c.want]; at.Evaluation != want {
+				t.Errorf("evaluation %s, want %s", at.Evaluation, want)
+			}
+			if c.name != "good" {
+				return
+			}
+			doc, err := keylime.OpenDocument(at.Document(), []crypto.PublicKey{key.Public()}, time.Now())
+			must(t, err)
+			if doc.Verdict != policy.Trusted || doc.Agent != id {
+				t.Errorf("document %+v", doc)
+			}
+		})
 	}
 }

@@ -25,6 +25,10 @@ import (
 // appraise is what a verifier does with evidence: the quote, the PCRs, and with the
 // plug-in the verdict document.
 func (k *Keylime) appraise(id string, a *keylimeAgent, at *keylimeAttestation) bool {
+	offered := slices.ContainsFunc(at.collected, func(item map[string]any) bool { return item["evidence_type"] == "deep_attestation" })
+	if k.opts.Plugin != nil && a.needsDocument() && !offered {
+		return false
+	}
 	for _, item := range at.collected {
 		data, _ := item["data"].(map[string]any)
 		switch item["evidence_type"] {
@@ -49,6 +53,16 @@ func (k *Keylime) appraise(id string, a *keylimeAgent, at *keylimeAttestation) b
 		}
 	}
 	return true
+}
+
+// needsDocument reads the metadata as the plug-in does.
+func (a *keylimeAgent) needsDocument() bool {
+	var m struct {
+		Deep struct {
+			Plugin bool `json:"plugin"`
+		} `json:"deep_attestation"`
+	}
+	return json.Unmarshal([]byte(a.Metadata), &m) == nil && m.Deep.Plugin
 }
 
 // accepts compares with the tpm_policy.
@@ -145,6 +159,7 @@ func (k *Keylime) goodDocument(id string, challenge, data []byte) bool {
 		Challenge []byte    `json:"challenge"`
 		Issued    time.Time `json:"issued"`
 		Expires   time.Time `json:"expires"`
+		Appraised time.Time `json:"appraised"`
 		Verdict   string    `json:"verdict"`
 	}
 	if !signed || json.Unmarshal(e.Payload, &d) != nil {
@@ -152,5 +167,5 @@ func (k *Keylime) goodDocument(id string, challenge, data []byte) bool {
 	}
 	now := k.now()
 	return d.Agent == id && (len(d.Challenge) == 0 || bytes.Equal(d.Challenge, challenge)) &&
-		!d.Issued.After(now.Add(2*time.Minute)) && now.Before(d.Expires) && d.Verdict == "trusted"
+		!d.Issued.After(now.Add(2*time.Minute)) && now.Before(d.Expires) && now.Sub(d.Appraised) < time.Hour && d.Verdict == "trusted"
 }
