@@ -165,6 +165,9 @@ func ImportKeylime(data []byte) (*ImportedKeylime, error) {
 	for _, alg := range slices.Sorted(maps.Keys(byBank)) {
 		warn("values of bank %s for PCRs %v are left out: a policy has one bank", alg, slices.Sorted(maps.Keys(byBank[alg])))
 	}
+	if out.PCRs == nil && byBank[quote.SHA1] != nil {
+		return fault("%w; its values are of bank sha1 only, which is refused", ErrNoPCRs)
+	}
 	if out.PCRs == nil {
 		return fault("%w", ErrNoPCRs)
 	}

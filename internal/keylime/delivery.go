@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/quote"
 )
 
 // MaxCarried is how old a verdict may be that is put into PCR 23: the PCR has no date.
@@ -55,7 +56,7 @@ func (d *Delivery) Send(ctx context.Context, r *policy.Result) (*Receipt, error)
 			if err := ClearCarrier(ctx, d.Agent.TPM); err != nil {
 				return nil, err
 			}
-			push.Known = nil
+			push.Known = withCarrier(push.Known, d.Agent.bank(), make(quote.Hex, d.Agent.bank().Size()))
 		case err != nil:
 			return nil, err
 		default:

@@ -2,6 +2,7 @@ package keylime_test
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -211,7 +212,7 @@ func documentKey(t testing.TB) *ecdsa.PrivateKey {
 }
 
 // document returns Push.Document for a verdict.
-func document(r *policy.Result, id string, key *ecdsa.PrivateKey) func([]byte) ([]byte, error) {
+func document(r *policy.Result, id string, key crypto.Signer) func([]byte) ([]byte, error) {
 	return func(challenge []byte) ([]byte, error) {
 		d, err := keylime.NewDocument(r, id, challenge, time.Now())
 		if err != nil {

@@ -2,7 +2,6 @@ package keylime_test
 
 import (
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
@@ -198,7 +197,7 @@ func TestRealPlugin(t *testing.T) {
 	}
 	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	must(t, err)
-	key, d := parsed.(*ecdsa.PrivateKey), newVTPM(t, tpm.RSA2048)
+	key, d := parsed.(crypto.Signer), newVTPM(t, tpm.RSA2048)
 	for _, c := range []struct {
 		name, want string
 		document   func(id string) func([]byte) ([]byte, error)

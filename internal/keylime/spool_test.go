@@ -14,6 +14,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/quote"
 )
 
 // clock is a time that tests move.
@@ -158,7 +159,9 @@ func TestDelivery(t *testing.T) {
 	s.enrol(t, d, agentID, value)
 	spool, err := keylime.OpenSpool(t.TempDir(), time.Now)
 	must(t, err)
-	delivery := &keylime.Delivery{Agent: s.agent(d, agentID), Push: keylime.Push{BootTime: booted}, Key: key, Carry: true, Now: time.Now}
+	known, err := d.ReadPCRs(t.Context(), quote.Selection{{Alg: quote.SHA256, PCRs: []int{0, 7}}})
+	must(t, err)
+	delivery := &keylime.Delivery{Agent: s.agent(d, agentID), Push: keylime.Push{BootTime: booted, Known: known}, Key: key, Carry: true, Now: time.Now}
 	good := at(time.Now().Add(-time.Minute))
 	put(t, spool, good, true)
 	if n, err := spool.Deliver(t.Context(), delivery.Deliver); n != 0 || !errors.Is(err, keylime.ErrPullMode) {
@@ -180,8 +183,12 @@ func TestDelivery(t *testing.T) {
 		}
 		must(t, s.admin.Delete(t.Context(), agentID))
 		s.enrol(t, d, agentID, value)
+		before := d.Commands()
 		_, err = delivery.Send(t.Context(), r)
 		must(t, err)
+		if n := d.Commands() - before; n > 4 {
+			t.Errorf("verdict %d: %d TPM commands", i, n)
+		}
 		if st := status(t, s.admin, agentID); st.Status != "FAIL" {
 			t.Errorf("verdict %d: status %s", i, st.Status)
 		}
