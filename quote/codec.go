@@ -186,6 +186,9 @@ func (l *Link) validate() error {
 		}
 	}
 	if l.CA != nil {
+		if l.Method != LinkEKCertified {
+			return invalid("/link/ca", "with method %.40q, want %s", l.Method, LinkEKCertified)
+		}
 		if err := l.CA.validate(); err != nil {
 			return err
 		}

@@ -265,6 +265,50 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// slowTPM is a TPM during whose certification time passes.
+type slowTPM struct {
+	*vtpm
+	pass func()
+}
+
+func (s *slowTPM) Certify(ctx context.Context, object tpm.SigningKey, ak *tpm.AK, qualifyingData []byte) (quote.Quote, error) {
+	s.pass()
+	return s.vtpm.Certify(ctx, object, ak, qualifyingData)
+}
+
+// TestSessionExpiry: a proof that came too late is not accepted, and pushing again is.
+func TestSessionExpiry(t *testing.T) {
+	d, now := newVTPM(t, tpm.RSA2048), time.Now()
+	s := newSite(t, testlab.KeylimeOptions{Now: func() time.Time { return now }})
+	s.enrol(t, d, agentID, nil)
+	a := s.agent(d, agentID)
+	a.TPM = &slowTPM{d, func() {
+		s.Set(func(o *testlab.KeylimeOptions) { o.Now = func() time.Time { return now.Add(61 * time.Second) } })
+	}}
+	if _, err := a.Push(t.Context(), keylime.Push{BootTime: booted}); !errors.Is(err, keylime.ErrNotEnrolled) {
+		t.Errorf("a late proof: %v", err)
+	}
+	_, err := s.agent(d, agentID).Push(t.Context(), keylime.Push{BootTime: booted})
+	must(t, err)
+}
+
+// TestSessionLimit: a verifier that has seen too many sessions of an agent says when to
+// come back, and that is after the deadline.
+func TestSessionLimit(t *testing.T) {
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	s.enrol(t, d, agentID, nil)
+	var err error
+	for range 20 {
+		if _, err = s.agent(d, agentID).Push(t.Context(), keylime.Push{BootTime: booted}); err != nil {
+			break
+		}
+	}
+	var e *keylime.Error
+	if !errors.As(err, &e) || e.Status != http.StatusTooManyRequests || e.RetryAfter < 30*time.Second {
+		t.Errorf("error %v", err)
+	}
+}
+
 // TestRefusals: every mistake has a message of its own that says who must act.
 func TestRefusals(t *testing.T) {
 	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})

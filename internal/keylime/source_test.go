@@ -255,8 +255,8 @@ func TestHostSource(t *testing.T) {
 		}
 	})
 	t.Run("old agent", func(t *testing.T) {
-		h.agent.Version = "1.0"
-		defer func() { h.agent.Version = "" }()
+		h.agent.SetVersion("1.0")
+		defer h.agent.SetVersion("2.6")
 		if _, err := h.source(t, s).Agent.Identity(t.Context(), "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"); err == nil || !strings.Contains(err.Error(), "update the Keylime agent") {
 			t.Errorf("agent of API 1.0: %v", err)
 		}

@@ -24,10 +24,9 @@ type KeylimeAgent struct {
 	mu     sync.Mutex
 	server *httptest.Server
 	cert   []byte
-	// Quote returns a quote string over a nonce and PCRs; both logs may be empty.
-	Quote func(ctx context.Context, nonce string, pcrs []int) (AgentAnswer, error)
-	// Version is the newest API that it tells; empty is 2.6.
-	Version string
+	// quote returns a quote string over a nonce and PCRs; both logs may be empty.
+	quote   func(ctx context.Context, nonce string, pcrs []int) (AgentAnswer, error)
+	version string // the newest API that it tells
 }
 
 // AgentAnswer is what an agent knows of its machine.
@@ -47,16 +46,14 @@ func StartKeylimeAgent(k *Keylime, quote func(ctx context.Context, nonce string,
 	if err != nil {
 		return nil, err
 	}
-	a := &KeylimeAgent{Quote: quote, cert: cert.Certificate[0]}
+	a := &KeylimeAgent{quote: quote, version: "2.6", cert: cert.Certificate[0]}
 	pool := x509.NewCertPool()
 	pool.AddCert(k.ca.cert)
 	m := http.NewServeMux()
 	m.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
-		version := a.Version
-		if version == "" {
-			version = "2.6"
-		}
-		answer2(w, http.StatusOK, "Success", map[string]any{"supported_version": version, "supported_versions": []string{version}})
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		answer2(w, http.StatusOK, "Success", map[string]any{"supported_version": a.version, "supported_versions": []string{a.version}})
 	})
 	m.HandleFunc("GET /{version}/quotes/integrity", a.answer)
 	m.HandleFunc("GET /{version}/quotes/identity", a.answer)
@@ -66,6 +63,13 @@ func StartKeylimeAgent(k *Keylime, quote func(ctx context.Context, nonce string,
 	a.server.StartTLS()
 	a.URL = a.server.URL
 	return a, nil
+}
+
+// SetVersion has the agent tell another newest API.
+func (a *KeylimeAgent) SetVersion(v string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.version = v
 }
 
 // Close stops the agent.
@@ -98,7 +102,7 @@ func (a *KeylimeAgent) answer(w http.ResponseWriter, r *http.Request) {
 			pcrs = append(pcrs, n)
 		}
 	}
-	got, err := a.Quote(r.Context(), q.Get("nonce"), pcrs)
+	got, err := a.quote(r.Context(), q.Get("nonce"), pcrs)
 	if err != nil {
 		answer2(w, http.StatusInternalServerError, "Unable to retrieve quote", nil)
 		return
