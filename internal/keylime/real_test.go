@@ -179,6 +179,14 @@ func TestRealEnrol(t *testing.T) {
 	_, err = delivery.Send(t.Context(), good)
 	must(t, err)
 	eventually(contextOf(t), t, s.admin, id, "PASS")
+
+	// It takes the allow-list as its runtime policy too.
+	files := realID(t, s, "files")
+	must(t, s.registrar.RegisterTPM(t.Context(), files, d, d.ek, d.ak))
+	_, err = keylime.Enrol(t.Context(), s.records, s.admin, keylime.Enrolment{
+		ID: files, Policy: p, Files: true, Anchors: d.anchors(t), Now: time.Now(),
+	})
+	must(t, err)
 }
 
 // TestRealPlugin: the plug-in of examples/keylime keeps a good verdict and fails the

@@ -25,6 +25,8 @@ type carried struct {
 	purpose  []byte            // qualifyingData of the certification; nil: the right one
 	by       *Machine          // who certifies
 	issuer   *Key              // who signs the EK certificate
+	subject  *Key              // whose EK it is for; nil: the guest's
+	caEdit   func(*x509.Certificate)
 }
 
 // caTemplate is the CA key that deepattest makes in a host's TPM.
@@ -98,6 +100,9 @@ func (c *carried) authority(key *Key) (*x509.Certificate, error) {
 		NotBefore: c.World.Now.AddDate(-2, 0, 0), NotAfter: c.World.Now.AddDate(20, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
+	if c.caEdit != nil {
+		c.caEdit(ca)
+	}
 	return issue(ca, ca, key.Signer.Public(), key.Signer)
 }
 
@@ -111,7 +116,10 @@ func (c *carried) certify() error {
 	if err != nil {
 		return err
 	}
-	ek, err := issue(c.template, parent, c.World.Guest.EK.Signer.Public(), c.issuer.Signer)
+	if c.subject == nil {
+		c.subject = c.World.Guest.EK
+	}
+	ek, err := issue(c.template, parent, c.subject.Signer.Public(), c.issuer.Signer)
 	if err != nil {
 		return err
 	}
@@ -280,6 +288,18 @@ func keylimeVectors() []Vector {
 				c.Bundle.Link.CA.Certificate = bytes.Clone(other.Raw)
 				return err
 			}),
+		broken("CAExpired", "the CA's certificate has run out",
+			func(c *carried) error {
+				c.caEdit = func(ca *x509.Certificate) { ca.NotAfter = c.World.Now.AddDate(0, 0, -1) }
+				return nil
+			}, nil),
+		broken("CAMayNotIssue", "the CA's certificate is not one of an authority",
+			func(c *carried) error {
+				c.caEdit = func(ca *x509.Certificate) { ca.IsCA, ca.KeyUsage = false, x509.KeyUsageDigitalSignature }
+				return nil
+			}, nil),
+		broken("OtherVTPM", "a certificate that names this VM, and is for another vTPM",
+			func(c *carried) error { c.subject = c.World.OtherGuest.EK; return nil }, nil),
 		broken("CopyableKey", "the CA key may be duplicated to another TPM",
 			func(c *carried) (err error) {
 				t := caTemplate(c.World.Host.Name)
