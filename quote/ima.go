@@ -194,7 +194,7 @@ func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
 
 // imaChain computes PCR 10 under both rules at once.
 type imaChain struct {
-	*extender
+	extender
 	padding        bool // try the second rule too
 	native, padded [maxDigest]byte
 	old            [imaOldBytes]byte
@@ -235,4 +235,23 @@ func checkTemplateHashes(data []byte, n int) error {
 		}
 	}
 	return nil
+}
+
+// IMAValue returns what PCR 10 of a bank holds after all entries of a list, by the
+// rule of a kernel that knows the bank's hash (see ReplayIMA).
+func IMAValue(data []byte, alg Alg) (Hex, error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil, fmt.Errorf("IMA list: %w", err)
+	}
+	c := imaChain{extender: x}
+	for e, err := range IMAEntries(data) {
+		if err != nil {
+			return nil, err
+		}
+		if e.PCR == IMAPCR {
+			c.add(&e)
+		}
+	}
+	return bytes.Clone(c.native[:x.size]), nil
 }

@@ -36,7 +36,7 @@ func mayImport(from, to string) bool {
 		return to == "quote" || to == "verify" || to == "internal/tpm" || to == "internal/guest"
 	case from == "internal/keylime":
 		return to == "quote" || to == "verify" || to == "policy" || to == "internal/tpm" || to == "internal/guest"
-	case from == "internal/report":
+	case from == "internal/report", from == "internal/state":
 		return to == "quote" || to == "verify" || to == "policy"
 	case within(from, "internal/demo", "internal/testlab", "internal/roots/gen"):
 		return to != "cmd/deepattest"

@@ -73,3 +73,6 @@ func wrap(s string, width int) []string {
 	}
 	return append(lines, s)
 }
+
+// Clean makes one value from evidence safe for a line of text, as Text does.
+func Clean(s string) string { return clean(s, maxLine) }

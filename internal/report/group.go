@@ -125,6 +125,9 @@ func (t *text) group(g group) {
 		if i+1 < len(told) && told[i+1].Remedy == hint {
 			hint = "" // the next entry's hint is for this one as well
 		}
+		if !c.Required {
+			hint = "" // the verdict does not wait for it
+		}
 		t.entry(c, hint)
 	}
 	var blockers []string

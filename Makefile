@@ -1,0 +1,52 @@
+# Targets for people and for CI. `make` alone builds the command.
+#
+#   make demo     a layered attestation on software TPMs, and attacks on it
+#   make test     vet and all tests, those on real software TPMs included
+#   make lint     format, static analysis, this module's own rules, stale files
+#   make docs     write CHECKS.md and docs/deepattest.1 again
+#   make fuzz     every fuzz target for FUZZTIME (default 60s)
+
+GO       ?= go
+BIN      ?= bin/deepattest
+FUZZTIME ?= 60s
+BENCH    ?= .
+BENCHTIME ?= 1s
+
+CMD = ./cmd/deepattest
+
+.PHONY: build demo test race lint bench fuzz docs vuln clean need
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o $(BIN) $(CMD)
+
+need:
+	@scripts/need.sh
+
+demo: need build
+	$(BIN) demo
+
+test: need
+	$(GO) vet ./...
+	DEEPATTEST_NEED_SWTPM=1 $(GO) test -timeout 9m ./...
+
+race: need
+	DEEPATTEST_NEED_SWTPM=1 $(GO) test -race -timeout 20m ./...
+
+lint:
+	@scripts/lint.sh
+
+bench:
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -benchmem ./...
+
+fuzz:
+	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+docs:
+	@scripts/docs.sh .
+
+vuln:
+	@scripts/vuln.sh
+
+clean:
+	rm -rf bin
+	$(GO) clean -testcache

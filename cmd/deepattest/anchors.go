@@ -1,0 +1,220 @@
+package main
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/deepattest/deepattest/internal/roots"
+	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// trustFile is a trust file with the certificates that it names.
+type trustFile struct {
+	*policy.Trust
+	path    string
+	anchors verify.Anchors
+}
+
+// maxPEM bounds one file of certificates.
+const maxPEM = 1 << 20
+
+// loadTrust reads the file of --trust; without one nothing is trusted.
+func loadTrust(c *cli.Context) (*trustFile, error) {
+	path := c.String("trust")
+	t := &trustFile{Trust: &policy.Trust{}, path: path}
+	if path == "" {
+		return t, nil
+	}
+	var err error
+	if t.Trust, _, err = readTrust(path); err != nil {
+		return nil, usage(err)
+	}
+	if err := addRoots(&t.anchors, filepath.Dir(path), t.Roots); err != nil {
+		return nil, usagef("trust file %s: %w", path, err)
+	}
+	for _, name := range t.Intermediates {
+		certs, err := readCertificates(beside(filepath.Dir(path), name))
+		if err != nil {
+			return nil, usagef("trust file %s: intermediates: %w", path, err)
+		}
+		t.anchors.Intermediates = append(t.anchors.Intermediates, certs...)
+	}
+	for _, h := range t.Hosts {
+		t.anchors.Hosts = append(t.anchors.Hosts, h.EnrolledHost)
+	}
+	t.anchors.Guests = t.Guests
+	return t, nil
+}
+
+// readTrust reads a trust file alone, and returns its text too.
+func readTrust(path string) (*policy.Trust, []byte, error) {
+	data, err := readFile(path, policy.MaxPolicy)
+	if err != nil {
+		return nil, nil, fmt.Errorf("trust file: %w", err)
+	}
+	t, err := policy.ParseTrust(data, filepath.Base(path))
+	return t, data, inFile(path, err)
+}
+
+// fingerprint is the pinned certificate of the service at an address.
+func (t *trustFile) fingerprint(address string) string {
+	for _, h := range t.Hosts {
+		if h.Service == address {
+			return h.Fingerprint
+		}
+	}
+	return ""
+}
+
+// loadPolicy reads the file of --policy, nil without one, and adds the roots that
+// it names to the anchors.
+func loadPolicy(c *cli.Context, anchors *verify.Anchors) (*policy.Policy, error) {
+	path := c.String("policy")
+	if path == "" {
+		return nil, nil
+	}
+	p, err := readPolicy(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := addRoots(anchors, filepath.Dir(path), p.Trust.Roots); err != nil {
+		return nil, usagef("policy %s: %w", path, err)
+	}
+	return p, nil
+}
+
+func readPolicy(path string) (*policy.Policy, error) {
+	data, err := readFile(path, policy.MaxPolicy)
+	if err != nil {
+		return nil, usagef("policy: %w", err)
+	}
+	p, err := policy.Parse(data)
+	return p, usage(inFile(path, err))
+}
+
+// inFile puts a file's name in front of each of its faults.
+func inFile(path string, err error) error {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	var list []error
+	for _, e := range joined.Unwrap() {
+		list = append(list, fmt.Errorf("%s: %w", path, e))
+	}
+	return errors.Join(list...)
+}
+
+// addRoots loads what an entry "roots" names: builtin, or PEM files in dir.
+func addRoots(anchors *verify.Anchors, dir string, names []string) error {
+	for _, name := range names {
+		if name == policy.Builtin {
+			own, intermediates, err := roots.Builtin()
+			if err != nil {
+				return err
+			}
+			for _, r := range own {
+				anchors.Roots = append(anchors.Roots, r.Cert)
+			}
+			for _, r := range intermediates {
+				anchors.Intermediates = append(anchors.Intermediates, r.Cert)
+			}
+			continue
+		}
+		certs, err := readCertificates(beside(dir, name))
+		if err != nil {
+			return fmt.Errorf("roots: %w", err)
+		}
+		anchors.Roots = append(anchors.Roots, certs...)
+	}
+	return nil
+}
+
+// beside resolves a name that a file gives against the file's folder.
+func beside(dir, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(dir, name)
+}
+
+func readFile(path string, limit int) ([]byte, error) {
+	return (&program{in: strings.NewReader("")}).readInput(path, limit)
+}
+
+// readCertificates reads a file of one or several certificates, PEM or DER.
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	data, err := readFile(path, maxPEM)
+	if err != nil {
+		return nil, err
+	}
+	ders, err := certificateBytes(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	var certs []*x509.Certificate
+	for i, der := range ders {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("%s: certificate %d: %w", path, i+1, err)
+		}
+		certs = append(certs, cert)
+	}
+	return certs, nil
+}
+
+// certificateBytes splits a file into certificates: the blocks of a PEM file, or
+// the whole of another.
+func certificateBytes(data []byte) ([][]byte, error) {
+	block, rest := pem.Decode(data)
+	if block == nil {
+		if len(data) == 0 {
+			return nil, errors.New("the file is empty: want certificates, PEM or DER")
+		}
+		return [][]byte{data}, nil
+	}
+	var ders [][]byte
+	for ; block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("PEM block %.40q: want CERTIFICATE", block.Type)
+		}
+		ders = append(ders, block.Bytes)
+	}
+	return ders, nil
+}
+
+func certPool(path string) (*x509.CertPool, error) {
+	certs, err := readCertificates(path)
+	if err != nil {
+		return nil, usagef("--host-ca: %w", err)
+	}
+	pool := x509.NewCertPool()
+	for _, c := range certs {
+		pool.AddCert(c)
+	}
+	return pool, nil
+}
+
+// readBundle reads a bundle without judging it.
+func (p *program) readBundle(path string) ([]byte, error) {
+	data, err := p.readInput(path, quote.MaxBundle)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) {
+			return nil, usage(err)
+		}
+		return nil, cannot(err)
+	}
+	return data, nil
+}

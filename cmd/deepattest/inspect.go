@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/urfave/cli/v2"
+
+	"github.com/deepattest/deepattest/internal/report"
+	"github.com/deepattest/deepattest/quote"
+)
+
+// unverified heads everything that is shown without having been checked.
+const unverified = "UNVERIFIED: shown as the evidence claims it; nothing was checked"
+
+func (p *program) inspectCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "inspect",
+		Usage:       "show what evidence claims, without checking any of it",
+		ArgsUsage:   "BUNDLE",
+		Description: "BUNDLE is a file, or - for the standard input. Use `deepattest verify` for anything that matters.",
+		Flags: []cli.Flag{
+			&cli.StringFlag{Name: "format", Aliases: []string{"o"}, Value: "text", Usage: "`FORMAT`: text or json"},
+		},
+		Action: p.inspect,
+	}
+}
+
+// seen is a bundle as inspect shows it.
+type seen struct {
+	Warning   string        `json:"warning"`
+	Challenge quote.Hex     `json:"challenge"`
+	Context   quote.Context `json:"context"`
+	Layers    []seenLayer   `json:"layers"`
+	Link      quote.Link    `json:"link"`
+}
+
+// seenLayer is a layer with its structures parsed as far as they can be.
+type seenLayer struct {
+	Layer     string          `json:"layer"`
+	TPM       quote.TPM       `json:"tpm"`
+	EK        string          `json:"ek"` // kind and Name, or why it cannot be read
+	AK        string          `json:"ak"`
+	Quote     string          `json:"quote"`
+	Clock     quote.ClockInfo `json:"clock"`
+	Selection quote.Selection `json:"selection,omitempty"`
+	PCRs      quote.PCRs      `json:"pcrs"`
+	Logs      map[string]int  `json:"logs"` // bytes of each
+	Missing   []quote.Missing `json:"missing,omitempty"`
+	Certs     int             `json:"certificates"`
+}
+
+func (p *program) inspect(c *cli.Context) error {
+	path, err := oneArg(c, "a bundle")
+	if err != nil {
+		return err
+	}
+	format, err := p.oneFormat(c, "text", "json")
+	if err != nil {
+		return err
+	}
+	data, err := p.readBundle(path)
+	if err != nil {
+		return err
+	}
+	b, err := quote.ParseBundle(data)
+	if err != nil {
+		return cannot(err)
+	}
+	s := seen{Warning: unverified, Challenge: b.Challenge, Context: b.Context, Link: b.Link}
+	if b.Host != nil {
+		s.Layers = append(s.Layers, look("host", b.Host))
+	}
+	if b.Guest != nil {
+		s.Layers = append(s.Layers, look("guest", b.Guest))
+	}
+	if format == "text" {
+		return p.writeOutput("-", []byte(s.text()))
+	}
+	out, err := json.Marshal(s, json.Deterministic(true), jsontext.WithIndent("  "))
+	if err != nil {
+		return err
+	}
+	return p.writeOutput("-", append(out, '\n'))
+}
+
+func look(name string, l *quote.Layer) seenLayer {
+	s := seenLayer{
+		Layer: name, TPM: l.TPM, EK: describeKey(l.EK.Public), AK: describeKey(l.AK.Public), PCRs: l.PCRs, Missing: l.Missing,
+		Certs: len(l.EK.Certificates) + len(l.EK.Chain), Logs: make(map[string]int),
+	}
+	for kind, log := range map[string][]byte{"uefi": l.Logs.UEFI, "userspace": l.Logs.Userspace, "ima": l.Logs.IMA} {
+		if len(log) > 0 {
+			s.Logs[kind] = len(log)
+		}
+	}
+	a, err := quote.ParseAttest(l.Quote.Attest)
+	if err != nil {
+		s.Quote = err.Error()
+		return s
+	}
+	s.Clock, s.Selection = a.Clock, a.Selection
+	s.Quote = fmt.Sprintf("qualifyingData %s, PCRs %s, firmware %016x", a.ExtraData, a.Selection, a.FirmwareVersion)
+	return s
+}
+
+func describeKey(public []byte) string {
+	if len(public) == 0 {
+		return "none"
+	}
+	k, err := quote.ParsePublic(public)
+	if err != nil {
+		return err.Error()
+	}
+	return k.Strength() + ", Name " + k.Name().String()
+}
+
+func (s seen) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nchallenge %s\n", s.Warning, s.Challenge)
+	for _, v := range [][2]string{
+		{"collector", s.Context.Collector}, {"collected", s.Context.Collected}, {"guest name", s.Context.GuestName}, {"host name", s.Context.HostName},
+	} {
+		if v[1] != "" {
+			fmt.Fprintf(&b, "%s %s\n", v[0], report.Clean(v[1]))
+		}
+	}
+	for _, l := range s.Layers {
+		fmt.Fprintf(&b, "\n%s\n", l.Layer)
+		for _, v := range [][2]string{
+			{"TPM", strings.Join([]string{l.TPM.Version, l.TPM.Manufacturer, l.TPM.Model, l.TPM.Firmware}, " ")},
+			{"EK", fmt.Sprintf("%s; %s", l.EK, plural(l.Certs, "certificate"))}, {"AK", l.AK}, {"quote", l.Quote},
+			{"clock", fmt.Sprintf("%d ms, %d resets, %d restarts, safe %t", l.Clock.Clock, l.Clock.ResetCount, l.Clock.RestartCount, l.Clock.Safe)},
+		} {
+			fmt.Fprintf(&b, "  %-8s %s\n", v[0], report.Clean(v[1]))
+		}
+		for _, kind := range slices.Sorted(maps.Keys(l.Logs)) {
+			fmt.Fprintf(&b, "  %-8s %s log, %d bytes\n", "log", kind, l.Logs[kind])
+		}
+		for _, m := range l.Missing {
+			fmt.Fprintf(&b, "  %-8s %s: %s\n", "missing", report.Clean(m.What), report.Clean(m.Reason))
+		}
+		pcrTable(&b, "  ", l.PCRs)
+	}
+	k := s.Link
+	fmt.Fprintf(&b, "\nlink %s\n", k.Method)
+	if !k.VM.IsZero() {
+		fmt.Fprintf(&b, "  VM %s, leaf %d of %d\n", k.VM, k.LeafIndex, k.TreeSize)
+	}
+	return b.String()
+}
+
+// pcrTable writes PCR values, bank by bank.
+func pcrTable(b *strings.Builder, indent string, pcrs quote.PCRs) {
+	for _, alg := range slices.Sorted(maps.Keys(pcrs)) {
+		fmt.Fprintf(b, "%s%s\n", indent, alg)
+		for _, n := range slices.Sorted(maps.Keys(pcrs[alg])) {
+			fmt.Fprintf(b, "%s  %2d %s\n", indent, n, pcrs[alg][n])
+		}
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/verify"
+)
+
+func (p *program) policyCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "policy",
+		Usage:       "write and look at policies",
+		Subcommands: []*cli.Command{p.policyLearnCommand(), p.policyShowCommand()},
+	}
+}
+
+func (p *program) policyLearnCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "learn",
+		Usage:     "write a policy that accepts what this evidence shows",
+		ArgsUsage: "BUNDLE...",
+		Description: "Take the evidence on boots that you know to be good: what is learned from a bad machine is a bad policy. With\n" +
+			"several bundles every value that was seen is accepted. Evidence that is not authentic and linked is refused.",
+		Flags: []cli.Flag{
+			challengeFlag("the challenge of the evidence, as `HEX`"),
+			trustFlag(),
+			&cli.StringFlag{Name: "name", Value: "learned", Usage: "`NAME` of the policy, which every result shows"},
+			&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the policy; - is the standard output"},
+			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the verification; default: now"},
+			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence: a replay looks the same"},
+			&cli.IntFlag{Name: "jobs", Value: 4, Usage: "bundles verified at the same time"},
+		},
+		Action: p.policyLearn,
+	}
+}
+
+func (p *program) policyLearn(c *cli.Context) error {
+	if c.NArg() == 0 {
+		return usagef("policy learn needs evidence: name the bundles that `deepattest collect` wrote on good boots")
+	}
+	trust, err := loadTrust(c)
+	if err != nil {
+		return err
+	}
+	opts := verify.Options{Now: p.now(), Anchors: trust.anchors, UnsafeAnyChallenge: c.Bool("unsafe-any-challenge")}
+	if _, err := p.appraisal(c, &opts); err != nil {
+		return err
+	}
+	reports := make([]*verify.Report, c.NArg())
+	if err := p.each(c, func(i int, data []byte) (err error) {
+		reports[i], err = verify.Evidence(data, opts)
+		return err
+	}); err != nil {
+		return err
+	}
+	text, err := policy.Learn(reports, policy.LearnOptions{Name: c.String("name")})
+	if err != nil {
+		return cannot(err)
+	}
+	return p.writeOutput(c.String("output"), text)
+}
+
+func (p *program) policyShowCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "show",
+		Usage:     "say what a policy pins, and what it leaves open",
+		ArgsUsage: "FILE",
+		Action:    p.policyShow,
+	}
+}
+
+func (p *program) policyShow(c *cli.Context) error {
+	path, err := oneArg(c, "a policy file")
+	if err != nil {
+		return err
+	}
+	rules, err := readPolicy(path)
+	if err != nil {
+		return err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "policy %q   sha256:%s\n", rules.Name, rules.Digest)
+	if rules.Description != "" {
+		fmt.Fprintf(&b, "  %q\n", rules.Description)
+	}
+	if !rules.Expires.IsZero() {
+		fmt.Fprintf(&b, "  expires %s\n", rules.Expires.Format("2006-01-02 15:04:05Z"))
+	}
+	hosts := "enrolled ones only"
+	if rules.Trust.AnyHost {
+		hosts = "any with a TPM of a known maker"
+	}
+	fmt.Fprintf(&b, "  hosts: %s   guest keys: %s   link: %s or stronger\n", hosts, strings.Join(rules.Trust.Guests, ", "), rules.Trust.LinkMinimum)
+	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
+		section := rules.Host
+		if layer == verify.Guest {
+			section = rules.Guest
+		}
+		fmt.Fprintf(&b, "%s\n", layer)
+		if section != nil {
+			describe(&b, section)
+		}
+		for _, s := range rules.Coverage() {
+			if s.Layer != layer {
+				continue
+			}
+			if s.PCR >= 0 {
+				fmt.Fprintf(&b, "  open     PCR %-2d %s\n", s.PCR, s.What)
+			} else {
+				fmt.Fprintf(&b, "  open     %s\n", s.What)
+			}
+		}
+	}
+	return p.writeOutput("-", []byte(b.String()))
+}
+
+// describe lists what a section demands.
+func describe(b *strings.Builder, l *policy.LayerPolicy) {
+	for _, n := range l.Pinned() {
+		fmt.Fprintf(b, "  pinned   PCR %-2d %s\n", n, plural(len(l.PCRs[n]), "value"))
+	}
+	for _, profile := range l.Profiles {
+		fmt.Fprintf(b, "  profile  %q, %s\n", profile.Name, plural(len(profile.PCRs), "PCR"))
+	}
+	if r := l.SecureBoot; r != nil {
+		fmt.Fprintf(b, "  rule     Secure Boot required: %t, setup mode forbidden: %t\n", r.Required, r.ForbidSetupMode)
+	}
+	if r := l.CommandLine; r != nil {
+		fmt.Fprintf(b, "  rule     kernel command line: %s\n", r)
+	}
+	if r := l.IMA; r != nil {
+		fmt.Fprintf(b, "  rule     IMA required: %t, %s listed\n", r.Required, plural(len(r.Digests)+len(r.Paths), "file"))
+	}
+	if r := l.Events; r != nil {
+		fmt.Fprintf(b, "  rule     %s required, %d denied\n", plural(len(r.Require), "event"), len(r.Deny))
+	}
+	for _, r := range l.DenyFirmware {
+		fmt.Fprintf(b, "  rule     TPM firmware denied: %s\n", r)
+	}
+	fmt.Fprintf(b, "  bank     %s\n", l.Bank)
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
