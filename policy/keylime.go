@@ -112,7 +112,7 @@ type ImportedKeylime struct {
 // do not.
 func ImportKeylime(data []byte) (*ImportedKeylime, error) {
 	fault := func(format string, args ...any) (*ImportedKeylime, error) {
-		return nil, fmt.Errorf("Keylime tpm_policy: "+format, args...)
+		return nil, fmt.Errorf("keylime tpm_policy: "+format, args...)
 	}
 	if len(data) > MaxPolicy {
 		return fault("%d bytes, at most %d", len(data), MaxPolicy)
@@ -257,7 +257,7 @@ const generatorOther = 3
 // pass. Neither are digests of SHA-1, which this program refuses.
 func ImportKeylimeRuntime(data []byte) (*IMARule, []string, error) {
 	fault := func(format string, args ...any) (*IMARule, []string, error) {
-		return nil, nil, fmt.Errorf("Keylime runtime policy: "+format, args...)
+		return nil, nil, fmt.Errorf("keylime runtime policy: "+format, args...)
 	}
 	if len(data) > MaxPolicy {
 		return fault("%d bytes, at most %d", len(data), MaxPolicy)

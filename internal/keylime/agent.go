@@ -88,7 +88,7 @@ type agentAnswer struct {
 // checkNonce refuses what an agent refuses, or what small TPMs have no room for.
 func checkNonce(nonce string) error {
 	if len(nonce) < 16 || len(nonce) > 32 || strings.Trim(nonce, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") != "" {
-		return errors.New("Keylime nonce: want 16 to 32 letters and digits")
+		return errors.New("keylime nonce: want 16 to 32 letters and digits")
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func (h *HostAgent) Integrity(ctx context.Context, nonce string, pcrs []int) (*A
 		mask |= 1 << n
 	}
 	if mask == 0 {
-		return nil, errors.New("Keylime agent: no PCR is to be quoted")
+		return nil, errors.New("keylime agent: no PCR is to be quoted")
 	}
 	return h.quote(ctx, "integrity", url.Values{
 		"nonce": {nonce}, "mask": {"0x" + strconv.FormatUint(uint64(mask), 16)},
@@ -162,14 +162,14 @@ func ReadRecord(data []byte) (*Record, error) {
 		Status  string  `json:"status"`
 	}
 	if err := json.Unmarshal(data, &file); err != nil {
-		return nil, fmt.Errorf("Keylime registrar record: %w", err)
+		return nil, fmt.Errorf("keylime registrar record: %w", err)
 	}
 	rec := &file.Record
 	if file.Results != nil {
 		rec = file.Results
 	}
 	if rec.AgentID == "" {
-		return nil, errors.New("Keylime registrar record: no agent_id; want what GET /v2.6/agents/ID of the registrar answers")
+		return nil, errors.New("keylime registrar record: no agent_id; want what GET /v2.6/agents/ID of the registrar answers")
 	}
 	if _, _, err := rec.names(); err != nil {
 		return nil, err

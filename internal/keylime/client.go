@@ -52,7 +52,7 @@ func newClient(k kind, address string, o Options) (*client, error) {
 	u, err := url.Parse(address)
 	plain := err == nil && u.Scheme == "http" && k == registrar
 	if err != nil || u.Scheme != "https" && !plain || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("Keylime %s %q: want https://HOST:PORT", k, address)
+		return nil, fmt.Errorf("keylime %s %q: want https://HOST:PORT", k, address)
 	}
 	config, err := o.clientTLS()
 	if err != nil {
@@ -213,7 +213,7 @@ func get2[A any](ctx context.Context, c *client, path string, limit int64) (*A, 
 // pattern [\w.-]+), so that an id cannot change a path.
 func agentPath(id string) error {
 	if id == "" || len(id) > 80 || id == "." || id == ".." || strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != "" {
-		return fmt.Errorf("Keylime agent id %.80q: want 1 to 80 letters, digits, dots, dashes and underscores, such as the VM's uuid", id)
+		return fmt.Errorf("keylime agent id %.80q: want 1 to 80 letters, digits, dots, dashes and underscores, such as the VM's uuid", id)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ const (
 // compress the parts, are too old to be supported.
 func ParseQuoteString(s string) (*QuoteString, error) {
 	fault := func(format string, args ...any) (*QuoteString, error) {
-		return nil, fmt.Errorf("Keylime quote: "+format, args...)
+		return nil, fmt.Errorf("keylime quote: "+format, args...)
 	}
 	if len(s) > maxQuoteString {
 		return fault("%d bytes, at most %d", len(s), maxQuoteString)
@@ -61,7 +61,7 @@ func ParseQuoteString(s string) (*QuoteString, error) {
 	}
 	bank, values, err := parsePCRBlob(raw[2])
 	if err != nil {
-		return nil, fmt.Errorf("Keylime quote: PCR values: %w", err)
+		return nil, fmt.Errorf("keylime quote: PCR values: %w", err)
 	}
 	return &QuoteString{
 		Quote: quote.Quote{Attest: raw[0], Signature: raw[1]}, Bank: bank, PCRs: quote.PCRs{bank: values},

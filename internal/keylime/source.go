@@ -97,15 +97,15 @@ func (s *AgentSource) Vouch(ctx context.Context, r guest.Request) (*guest.Vouche
 // AK.
 func (s *AgentSource) layer() (*quote.Layer, quote.Hex, error) {
 	if s.Record == nil || s.Agent == nil {
-		return nil, nil, errors.New("Keylime host: no agent, or no registrar's record of it")
+		return nil, nil, errors.New("keylime host: no agent, or no registrar's record of it")
 	}
 	l := &quote.Layer{TPM: quote.TPM{Version: "2.0"}}
 	var err error
 	if l.EK.Public, err = s.Record.EKPublic(); err != nil {
-		return nil, nil, fmt.Errorf("Keylime host %s: %w", s.Record.AgentID, err)
+		return nil, nil, fmt.Errorf("keylime host %s: %w", s.Record.AgentID, err)
 	}
 	if l.AK.Public, err = s.Record.AKPublic(); err != nil {
-		return nil, nil, fmt.Errorf("Keylime host %s: %w", s.Record.AgentID, err)
+		return nil, nil, fmt.Errorf("keylime host %s: %w", s.Record.AgentID, err)
 	}
 	_, ak, err := s.Record.names()
 	if err != nil {
