@@ -41,6 +41,9 @@ func ExportKeylime(l *LayerPolicy, carrier quote.Hex) (*KeylimePolicy, error) {
 	if l == nil {
 		return nil, fmt.Errorf("export to Keylime: %w", ErrNoPCRs)
 	}
+	if l.TPM == quote.Version12 {
+		return nil, errors.New("export to Keylime: the layer has a TPM 1.2, and Keylime attests TPM 2.0 only")
+	}
 	out := &KeylimePolicy{}
 	warn := func(format string, args ...any) { out.Warnings = append(out.Warnings, fmt.Sprintf(format, args...)) }
 	members := make(map[string]any)

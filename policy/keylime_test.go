@@ -61,6 +61,10 @@ func TestExportKeylime(t *testing.T) {
 			}
 		}
 	}
+	old := &policy.LayerPolicy{TPM: quote.Version12, Bank: quote.SHA1, PCRs: map[int][]policy.Value{0: values(digest('a', 20))}}
+	if _, err := policy.ExportKeylime(old, nil); err == nil || !strings.Contains(err.Error(), "TPM 1.2") {
+		t.Errorf("a TPM 1.2: %v", err)
+	}
 	if _, err := policy.ExportKeylime(section(map[int][]policy.Value{0: values(a)}), digest('c', 20)); err == nil {
 		t.Error("a carrier of another bank is taken")
 	}

@@ -58,13 +58,13 @@ func ParseCertify(b []byte) (*Certify, error) {
 	return c, nil
 }
 
-// keylimeNonce is the length of a nonce that every Keylime agent takes: letters and
+// leafNonce is the length of a nonce that every Keylime agent takes: letters and
 // digits only, and no more than small TPMs have room for in a quote.
-const keylimeNonce = 32
+const leafNonce = 32
 
-// KeylimeNonce is the nonce by which a Keylime agent is made to quote over a leaf: 160
+// LeafNonce is the nonce by which a Keylime agent is made to quote over a leaf: 160
 // bits of it, in base32 (RFC 4648, section 6). The agent puts the characters into
 // extraData as they are.
-func KeylimeNonce(leaf []byte) string {
-	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(leaf)[:keylimeNonce]
+func LeafNonce(leaf []byte) string {
+	return base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(leaf)[:leafNonce]
 }

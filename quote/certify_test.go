@@ -72,11 +72,11 @@ func FuzzParseCertify(f *testing.F) {
 	})
 }
 
-// TestKeylimeNonce: what agents take is letters and digits, at most 64 of them, and
+// TestLeafNonce: what agents take is letters and digits, at most 64 of them, and
 // small TPMs have room for 34 bytes.
-func TestKeylimeNonce(t *testing.T) {
+func TestLeafNonce(t *testing.T) {
 	l := Link{GuestAK: []byte{1}}
-	a, b := KeylimeNonce(l.Leaf(make([]byte, 32))), KeylimeNonce(l.Leaf(bytes.Repeat([]byte{1}, 32)))
+	a, b := LeafNonce(l.Leaf(make([]byte, 32))), LeafNonce(l.Leaf(bytes.Repeat([]byte{1}, 32)))
 	if len(a) != 32 || a == b || strings.Trim(a, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
 		t.Errorf("nonces %q and %q", a, b)
 	}

@@ -193,6 +193,14 @@ func (l *Link) validate() error {
 			return err
 		}
 	}
+	if l.DeepQuote != nil {
+		if l.Method != LinkXenDeepQuote {
+			return invalid("/link/deepQuote", "with method %.40q, want %s", l.Method, LinkXenDeepQuote)
+		}
+		if err := l.DeepQuote.validate(); err != nil {
+			return err
+		}
+	}
 	switch l.Method {
 	case LinkHostVouched, LinkXenDeepQuote, LinkEKCertified, LinkNonceOnly, LinkNone:
 		return nil

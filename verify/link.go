@@ -23,6 +23,10 @@ func newLinkState(v *verification) linkState {
 		v.proveCarried(&s)
 		return s
 	}
+	if l.Method == quote.LinkXenDeepQuote {
+		v.proveDeep(&s)
+		return s
+	}
 	if v.bundle.Link.Method != quote.LinkHostVouched {
 		s.err = fmt.Errorf("link method %s has no leaf", l.Method)
 		return s

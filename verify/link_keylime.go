@@ -25,7 +25,7 @@ func (v *verification) proveCarried(s *linkState) {
 		s.err = fmt.Errorf("a tree, and method %s has none", l.Method)
 		return
 	}
-	s.qualifier = []byte(quote.KeylimeNonce(l.Leaf(v.challenge)))
+	s.qualifier = []byte(quote.LeafNonce(l.Leaf(v.challenge)))
 	s.proven = v.host.attest != nil && bytes.Equal(s.qualifier, v.host.attest.ExtraData)
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -31,10 +32,16 @@ func (l leakless) Run() int {
 // clock is the time of the virtual world.
 func clock() time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC) }
 
+// one keeps runs inside the test apart: urfave/cli has one help flag for all
+// programs of a process.
+var one sync.Mutex
+
 // run executes a command line inside the test.
 func run(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
+	one.Lock()
+	defer one.Unlock()
 	p := &program{in: bytes.NewReader(nil), out: &o, err: &e, now: clock}
 	code = p.run(t.Context(), append([]string{"deepattest"}, args...))
 	return code, o.String(), e.String()

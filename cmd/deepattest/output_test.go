@@ -44,7 +44,9 @@ func TestParseOutputs(t *testing.T) {
 				return err
 			},
 		}
+		one.Lock()
 		err := app.Run(append([]string{"x"}, strings.Fields(c.args)...))
+		one.Unlock()
 		if (err == nil) != (c.want != nil) || !slices.Equal(got, c.want) || p.json != c.json {
 			t.Errorf("%q: %v, JSON errors %t, %v", c.args, got, p.json, err)
 		}
@@ -177,6 +179,8 @@ func TestInterrupt(t *testing.T) {
 		close(accepted)
 		interrupt()
 	}()
+	one.Lock()
+	defer one.Unlock()
 	var errs bytes.Buffer
 	p := &program{in: strings.NewReader(""), out: io.Discard, err: &errs, now: clock}
 	code := p.run(ctx, []string{"deepattest", "pcr", "--host", "https://" + l.Addr().String()})
@@ -191,6 +195,8 @@ func TestInterrupt(t *testing.T) {
 // A fault of the program has its own code and says where it is.
 func TestFault(t *testing.T) {
 	t.Parallel()
+	one.Lock()
+	defer one.Unlock()
 	var errs bytes.Buffer
 	p := &program{in: strings.NewReader(""), out: panicking{}, err: &errs, now: clock}
 	code := p.run(t.Context(), []string{"deepattest", "version"})

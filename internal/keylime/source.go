@@ -69,7 +69,7 @@ func (s *AgentSource) Vouch(ctx context.Context, r guest.Request) (*guest.Vouche
 			pcrs = r.Selection[0].PCRs
 		}
 	}
-	q, err := s.Agent.Integrity(ctx, quote.KeylimeNonce(link.Leaf(r.Challenge)), pcrs)
+	q, err := s.Agent.Integrity(ctx, quote.LeafNonce(link.Leaf(r.Challenge)), pcrs)
 	if err != nil {
 		return nil, err
 	}

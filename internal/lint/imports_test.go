@@ -36,6 +36,8 @@ func mayImport(from, to string) bool {
 		return to == "quote" || to == "verify" || to == "internal/tpm" || to == "internal/guest"
 	case from == "internal/keylime":
 		return to == "quote" || to == "verify" || to == "policy" || to == "internal/tpm" || to == "internal/guest"
+	case from == "internal/xen":
+		return to == "quote" || to == "verify" || to == "internal/tpm" || to == "internal/guest"
 	case from == "internal/report", from == "internal/state":
 		return to == "quote" || to == "verify" || to == "policy"
 	case within(from, "internal/demo", "internal/testlab", "internal/roots/gen"):
@@ -174,6 +176,8 @@ func TestRuleTable(t *testing.T) {
 		{"internal/guest", "internal/host", false},
 		{"internal/keylime", "policy", true},
 		{"internal/keylime", "internal/host", false},
+		{"internal/xen", "internal/tpm", true},
+		{"internal/xen", "internal/host", false},
 		{"cmd/deepattest", "internal/host", true},
 		{"cmd/deepattest", "internal/testlab", false},
 	} {

@@ -41,7 +41,7 @@ func caTemplate(host string) KeyTemplate {
 // commit has the host quote over the leaf as the link's fields stand.
 func (c *carried) commit() error {
 	leaf := c.Bundle.Link.Leaf(c.Bundle.Challenge)
-	return c.World.Host.Quote(c.Bundle.Host, []byte(quote.KeylimeNonce(leaf)))
+	return c.World.Host.Quote(c.Bundle.Host, []byte(quote.LeafNonce(leaf)))
 }
 
 // link makes the bundle one of a carried leaf.
@@ -237,12 +237,12 @@ func keylimeVectors() []Vector {
 			}),
 		nonce(Vector{Name: "LowerCase", Comment: "the nonce in lower case: one leaf has one nonce", Flags: []string{"Ambiguous"}, Fails: []string{"link.inclusion"}, Undecided: unproven},
 			func(c *carried) error {
-				n := quote.KeylimeNonce(c.Bundle.Link.Leaf(c.Bundle.Challenge))
+				n := quote.LeafNonce(c.Bundle.Link.Leaf(c.Bundle.Challenge))
 				return c.World.Host.Quote(c.Bundle.Host, bytes.ToLower([]byte(n)))
 			}),
 		nonce(Vector{Name: "Prefix", Comment: "half of the nonce", Flags: []string{"Replay"}, Fails: []string{"link.inclusion"}, Undecided: unproven},
 			func(c *carried) error {
-				n := quote.KeylimeNonce(c.Bundle.Link.Leaf(c.Bundle.Challenge))
+				n := quote.LeafNonce(c.Bundle.Link.Leaf(c.Bundle.Challenge))
 				return c.World.Host.Quote(c.Bundle.Host, []byte(n[:16]))
 			}),
 		nonce(Vector{Name: "Tree", Comment: "a tree beside a method that has none", Flags: []string{"Ambiguous"}, Fails: []string{"link.inclusion"}, Undecided: unproven},
