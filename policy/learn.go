@@ -186,7 +186,7 @@ func (w *learner) values(all []*verify.Claims, pcr int) (list []Value) {
 		}
 		for _, component := range c.Log.Components() {
 			if component.PCR == pcr {
-				v.Components = append(v.Components, ComponentValue{Name: component.Name, Digest: component.Digest})
+				v.Components = append(v.Components, ComponentValue{Name: component.Name, Detail: component.Detail, Digest: component.Digest})
 			}
 		}
 		list = append(list, v)
@@ -202,7 +202,11 @@ func (w *learner) value(bank quote.Alg, v Value) {
 	if len(v.Components) > 0 {
 		w.line(4, "components:")
 		for _, c := range v.Components {
-			w.line(5, "- {name: %s, %s: %s}", yamlText(c.Name), bank, c.Digest)
+			detail := ""
+			if c.Detail != "" {
+				detail = "detail: " + yamlText(c.Detail) + ", "
+			}
+			w.line(5, "- {name: %s, %s%s: %s}", yamlText(c.Name), detail, bank, c.Digest)
 		}
 	}
 }

@@ -186,9 +186,10 @@ func (l *LayerPolicy) readValue(v value) (val Value, ok bool) {
 	val.Note = m.get("note").text("kernel 6.12")
 	for _, c := range m.get("components").list("components: [{name: shim, sha256: 64 hexadecimal digits}]") {
 		example := "{name: shim, " + l.Bank.String() + ": " + strconv.Itoa(2*l.Bank.Size()) + " hexadecimal digits}"
-		cm := c.mapping(example, "name", l.Bank.String())
+		cm := c.mapping(example, "name", "detail", l.Bank.String())
 		val.Components = append(val.Components, ComponentValue{
 			Name:   cm.need("name", example).text("shim"),
+			Detail: cm.get("detail").text("Debian, 16.1"),
 			Digest: cm.need(l.Bank.String(), example).digest(l.Bank),
 		})
 	}

@@ -73,6 +73,7 @@ type Value struct {
 // ComponentValue names a measured component behind a PCR value.
 type ComponentValue struct {
 	Name   string
+	Detail string // what else was seen of it; may be empty
 	Digest quote.Hex
 }
 

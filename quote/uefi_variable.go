@@ -54,6 +54,18 @@ func (c *Certificate) Subject() string {
 	return printable(x.Subject.String())
 }
 
+// commonName is a short form of Subject for lines that name several certificates.
+func (c *Certificate) commonName() string {
+	x, err := x509.ParseCertificate(c.der)
+	if err != nil {
+		return "unreadable certificate"
+	}
+	if x.Subject.CommonName == "" {
+		return printable(x.Subject.String())
+	}
+	return printable(x.Subject.CommonName)
+}
+
 // SignatureDB is what PK, KEK, db, dbx or MokList hold.
 type SignatureDB struct {
 	Certificates []Certificate `json:"certificates,omitempty"`

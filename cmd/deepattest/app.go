@@ -67,6 +67,7 @@ func (p *program) app() *cli.App {
 			p.verifyCommand(),
 			p.statusCommand(),
 			p.inspectCommand(),
+			p.explainCommand(),
 			p.policyCommand(),
 			p.trustCommand(),
 			p.hostCommand(),
