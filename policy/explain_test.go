@@ -69,20 +69,21 @@ func (l LayerExplanation) pcr(n int) PCRExplanation {
 // would have it from Learn.
 func policyOf(t testing.TB, names ...string) *Policy {
 	t.Helper()
-	w := &learner{}
-	var all []*verify.Claims
-	for _, name := range names {
+	learned := &learnedLayer{}
+	for i, name := range names {
 		l := sampleLayer(t, name)
 		log, err := verify.ReadLog(l, quote.SHA256)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, &verify.Claims{Bank: quote.SHA256, PCRs: l.PCRs[quote.SHA256], Log: log})
+		learned.add(i, &verify.Claims{Bank: quote.SHA256, PCRs: l.PCRs[quote.SHA256], Log: log})
 	}
 	p := &Policy{Name: "web-tier", Guest: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{}}}
 	for _, l := range learnedPCRs() {
 		if l.pin {
-			p.Guest.PCRs[l.pcr] = w.values(all, l.pcr)
+			for _, v := range learned.pcrs[l.pcr].sorted() {
+				p.Guest.PCRs[l.pcr] = append(p.Guest.PCRs[l.pcr], v.Value)
+			}
 		}
 	}
 	return p

@@ -3,6 +3,10 @@ package quote
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strings"
 )
 
 // UEFIVariable is a UEFI_VARIABLE_DATA: a variable as firmware measured it
@@ -155,4 +159,17 @@ func parseAuthority(data []byte) (Certificate, bool) {
 // real certificate is.
 func looksLikeDER(b []byte) bool {
 	return len(b) > 4 && b[0] == 0x30 && b[1] == 0x82 && int(b[2])<<8+int(b[3])+4 == len(b)
+}
+
+// marshalVariable writes the UEFI_VARIABLE_DATA that ParseUEFIVariable reads. guid
+// is one of this package's.
+func marshalVariable(guid, name string, data []byte) []byte {
+	raw, _ := hex.DecodeString(strings.ReplaceAll(guid, "-", ""))
+	slices.Reverse(raw[0:4])
+	slices.Reverse(raw[4:6])
+	slices.Reverse(raw[6:8])
+	text := encodeUTF16(name)
+	b := binary.LittleEndian.AppendUint64(raw, uint64(len(text)/2))
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(data)))
+	return append(append(b, text...), data...)
 }

@@ -20,6 +20,7 @@ type program struct {
 	colour   bool // out is a terminal that shows colours
 	width    int  // of that terminal; 0: not known
 	json     bool // errors are wanted as JSON
+	attended bool // err is a terminal
 }
 
 // run executes a command line and returns the exit code. No panic leaves it.

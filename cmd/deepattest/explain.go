@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"runtime"
 
 	"github.com/urfave/cli/v2"
 
@@ -30,7 +29,7 @@ func (p *program) explainCommand() *cli.Command {
 			&cli.StringFlag{Name: "format", Aliases: []string{"o"}, Value: "text", Usage: "`FORMAT`: text or json"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the verification; default: now"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "verify, but take the challenge from the evidence: a replay looks the same"},
-			&cli.IntFlag{Name: "jobs", Value: runtime.GOMAXPROCS(0), Usage: "bundles read at the same time"},
+			jobsFlag(),
 		},
 		Action: p.explain,
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -14,7 +15,7 @@ func (p *program) policyCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "policy",
 		Usage:       "write and look at policies",
-		Subcommands: []*cli.Command{p.policyLearnCommand(), p.policyShowCommand()},
+		Subcommands: []*cli.Command{p.policyLearnCommand(), p.policyUpdateCommand(), p.policyShowCommand()},
 	}
 }
 
@@ -32,7 +33,7 @@ func (p *program) policyLearnCommand() *cli.Command {
 			&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the policy; - is the standard output"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the verification; default: now"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence: a replay looks the same"},
-			&cli.IntFlag{Name: "jobs", Value: 4, Usage: "bundles verified at the same time"},
+			jobsFlag(),
 		},
 		Action: p.policyLearn,
 	}
@@ -50,18 +51,30 @@ func (p *program) policyLearn(c *cli.Context) error {
 	if _, err := p.appraisal(c, &opts); err != nil {
 		return err
 	}
-	reports := make([]*verify.Report, c.NArg())
-	if err := p.each(c, func(i int, data []byte) (err error) {
-		reports[i], err = verify.Evidence(data, opts)
-		return err
-	}); err != nil {
+	learner := policy.NewLearner(policy.LearnOptions{Name: c.String("name")})
+	if err := p.eachReport(c, c.Args().Slice(), opts, func(i int, r *verify.Report) error { return cannot(learner.Add(i, r)) }); err != nil {
 		return err
 	}
-	text, err := policy.Learn(reports, policy.LearnOptions{Name: c.String("name")})
+	text, err := learner.Policy()
 	if err != nil {
 		return cannot(err)
 	}
 	return p.writeOutput(c.String("output"), text)
+}
+
+// eachReport verifies bundles, --jobs at a time, and hands their reports to f one
+// after the other, in no order: no more of them are held than are worked on.
+func (p *program) eachReport(c *cli.Context, paths []string, opts verify.Options, f func(i int, r *verify.Report) error) error {
+	var one sync.Mutex
+	return p.eachOf(c, paths, func(i int, data []byte) error {
+		r, err := verify.Evidence(data, opts)
+		if err != nil {
+			return err
+		}
+		one.Lock()
+		defer one.Unlock()
+		return f(i, r)
+	})
 }
 
 func (p *program) policyShowCommand() *cli.Command {

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"runtime"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
@@ -29,7 +28,7 @@ func (p *program) verifyCommand() *cli.Command {
 			&cli.StringFlag{Name: "previous", Usage: "the last trusted result of the same VM, as a `FILE` of -o json: counters that went back and another host show"},
 			&cli.BoolFlag{Name: "in-guest", Usage: "this runs inside the guest: say so in the result"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence, to look at stored bundles: never better than inconclusive"},
-			&cli.IntFlag{Name: "jobs", Value: runtime.GOMAXPROCS(0), Usage: "bundles verified at the same time"},
+			jobsFlag(),
 		},
 		Action: p.verify,
 	}
@@ -127,13 +126,20 @@ func (p *program) appraisal(c *cli.Context, opts *verify.Options) (policy.Contex
 
 // each reads every bundle of the command line and hands it to f, --jobs at a time.
 func (p *program) each(c *cli.Context, f func(i int, data []byte) error) error {
+	return p.eachOf(c, c.Args().Slice(), f)
+}
+
+// eachOf is each for a list of files.
+func (p *program) eachOf(c *cli.Context, paths []string, f func(i int, data []byte) error) error {
 	jobs := c.Int("jobs")
 	if jobs < 1 {
 		return usagef("--jobs %d: want at least 1", jobs)
 	}
+	count := p.progress(len(paths))
+	defer count.end()
 	group, ctx := errgroup.WithContext(c.Context)
 	group.SetLimit(jobs)
-	for i, path := range c.Args().Slice() {
+	for i, path := range paths {
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -142,6 +148,7 @@ func (p *program) each(c *cli.Context, f func(i int, data []byte) error) error {
 			if err != nil {
 				return err
 			}
+			defer count.one()
 			return f(i, data)
 		})
 	}
