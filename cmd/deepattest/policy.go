@@ -15,7 +15,7 @@ func (p *program) policyCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "policy",
 		Usage:       "write and look at policies",
-		Subcommands: []*cli.Command{p.policyLearnCommand(), p.policyUpdateCommand(), p.policyShowCommand()},
+		Subcommands: []*cli.Command{p.policyLearnCommand(), p.policyUpdateCommand(), p.policyDiffCommand(), p.policyShowCommand()},
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -142,7 +143,7 @@ func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Laye
 				return usagef("--stage %s: %w", role, err)
 			}
 			defer f.Close()
-			replacements = append(replacements, policy.Replacement{Role: role, Name: f.Name(), Data: f, Size: size})
+			replacements = append(replacements, policy.Replacement{Role: role, Name: filepath.Base(value), Data: f, Size: size})
 		}
 	}
 	if len(replacements) > 0 {
