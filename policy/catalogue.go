@@ -19,7 +19,7 @@ func Catalogue() []verify.Spec {
 			ID: "policy.signature", Layer: verify.Policy, Title: "The policy is signed by a key that the tenant demands",
 			Stops:    "a policy that somebody else wrote or changed on its way",
 			Citation: "RFC 9334, section 8.5 (appraisal policies)",
-			Actor:    verify.Tenant, Remedy: "sign the policy, or demand no signature where it comes from a trusted place",
+			Actor:    verify.Tenant, Remedy: "sign the policy with `deepattest policy sign`, or demand no signature where it comes from a trusted place",
 		},
 		{
 			ID: "policy.fresh", Layer: verify.Policy, Title: "The policy has not expired",

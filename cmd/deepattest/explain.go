@@ -46,7 +46,7 @@ func (p *program) explain(c *cli.Context) error {
 		return err
 	}
 	reader := bootReader{opts: verify.Options{Now: p.now(), Anchors: trust.anchors, UnsafeAnyChallenge: c.Bool("unsafe-any-challenge")}}
-	if reader.rules, err = loadPolicy(c, &reader.opts.Anchors); err != nil {
+	if reader.rules, _, err = loadPolicy(c, &reader.opts.Anchors); err != nil {
 		return err
 	}
 	if reader.verified = c.String("challenge") != "" || c.Bool("unsafe-any-challenge"); reader.verified {

@@ -13,9 +13,12 @@ import (
 
 func (p *program) policyCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "policy",
-		Usage:       "write and look at policies",
-		Subcommands: []*cli.Command{p.policyLearnCommand(), p.policyUpdateCommand(), p.policyDiffCommand(), p.policyShowCommand()},
+		Name:  "policy",
+		Usage: "write and look at policies",
+		Subcommands: []*cli.Command{
+			p.policyLearnCommand(), p.policyUpdateCommand(), p.policyDiffCommand(), p.policyShowCommand(),
+			p.policySignCommand(), p.policyVerifyCommand(),
+		},
 	}
 }
 

@@ -21,7 +21,7 @@ func (p *program) verifyCommand() *cli.Command {
 			"exit code is the worst of their verdicts: rejected, untrusted, inconclusive, trusted.",
 		Flags: []cli.Flag{
 			challengeFlag("the challenge that you drew, as `HEX`"),
-			policyFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
+			policyFlag(), requireSignedFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
 			vmFlag("`UUID` of the VM that you mean: evidence of another one is rejected"),
 			&cli.StringFlag{Name: "issued", Usage: "`TIME` (RFC 3339) at which the challenge was drawn, for freshness.maxAge"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the appraisal; default: now"},
@@ -47,7 +47,7 @@ func (p *program) verify(c *cli.Context) error {
 		return err
 	}
 	opts := verify.Options{Now: p.now(), Anchors: trust.anchors, UnsafeAnyChallenge: c.Bool("unsafe-any-challenge")}
-	rules, err := loadPolicy(c, &opts.Anchors)
+	rules, signer, err := loadPolicy(c, &opts.Anchors)
 	if err != nil {
 		return err
 	}
@@ -55,6 +55,7 @@ func (p *program) verify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	about.Signer = signer
 	if opts.Previous, err = previousResult(c.String("previous")); err != nil {
 		return err
 	}
