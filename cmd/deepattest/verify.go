@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
@@ -135,6 +136,9 @@ func (p *program) eachOf(c *cli.Context, paths []string, f func(i int, data []by
 	jobs := c.Int("jobs")
 	if jobs < 1 {
 		return usagef("--jobs %d: want at least 1", jobs)
+	}
+	if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
+		return usagef("- is given twice: the standard input can be read once")
 	}
 	count := p.progress(len(paths))
 	defer count.end()

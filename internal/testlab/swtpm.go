@@ -102,7 +102,7 @@ func StartSWTPM(ctx context.Context, dir string, opts SWTPMOptions) (*SWTPM, err
 		"--flags", "not-need-init,startup-clear")
 	s.process.ExtraFiles = []*os.File{listener}
 	s.process.Stdout, s.process.Stderr = s.log, s.log
-	s.process.SysProcAttr = endWithParent()
+	s.process.SysProcAttr = EndWithParent()
 	if err := s.process.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start swtpm: %w", err), s.removeSocket())
 	}
@@ -239,7 +239,7 @@ func setupSWTPM(ctx context.Context, dir string, opts SWTPMOptions) error {
 	// swtpm_setup starts swtpm and the certificate tool: SIGTERM lets it end them.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopLimit
-	cmd.SysProcAttr = endWithParent()
+	cmd.SysProcAttr = EndWithParent()
 	var progress, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &progress, &complaint
 	err := cmd.Run()
