@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -265,6 +266,9 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 	if r := l.SecureBoot; r != nil {
 		add(-1, "secureBoot.required", single, rankOf(r.Required), fmt.Sprint(r.Required))
 		add(-1, "secureBoot.forbidSetupMode", single, rankOf(r.ForbidSetupMode), fmt.Sprint(r.ForbidSetupMode))
+		add(-1, "secureBoot.certificates", accepts, 0, hexes(r.Certificates)...)
+		add(-1, "secureBoot.dbx.entries", single, r.DBXEntries, fmt.Sprint(r.DBXEntries))
+		add(-1, "secureBoot.dbx.contains", demands, 0, hexes(r.DBXContains)...)
 	}
 	if r := l.CommandLine; r != nil {
 		add(-1, "cmdline.allow", accepts, 0, r.Allow...)
@@ -274,6 +278,11 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 	if r := l.IMA; r != nil {
 		add(-1, "ima.required", single, rankOf(r.Required), fmt.Sprint(r.Required))
 		add(-1, "ima.allow", accepts, 0, r.entries()...)
+		var excludes []string
+		for _, e := range r.Excludes {
+			excludes = append(excludes, e.String())
+		}
+		add(-1, "ima.excludes", waives, 0, excludes...)
 	}
 	if r := l.Events; r != nil {
 		add(-1, "events.require", demands, 0, eventEntries(r.Require)...)
@@ -283,14 +292,18 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 }
 
 func (r *IMARule) entries() []string {
-	var list []string
-	for _, d := range r.Digests {
-		list = append(list, d.String())
-	}
+	list := hexes(r.Digests)
 	for _, path := range slices.Sorted(maps.Keys(r.Paths)) {
 		for _, d := range r.Paths[path] {
 			list = append(list, path+" "+d.String())
 		}
+	}
+	return list
+}
+
+func hexes(digests []quote.Hex) (list []string) {
+	for _, d := range digests {
+		list = append(list, d.String())
 	}
 	return list
 }

@@ -19,15 +19,17 @@ import (
 type Editor struct {
 	root  yaml.Node
 	rules *Policy
+	load  func(name string) ([]byte, error)
 }
 
-// Edit reads a policy to be changed. It is as strict as Parse.
-func Edit(data []byte) (*Editor, error) {
-	p, err := Parse(data)
+// Edit reads a policy to be changed. It is as strict as ParseFiles; load may be
+// nil for a policy that names no files.
+func Edit(data []byte, load func(name string) ([]byte, error)) (*Editor, error) {
+	p, err := ParseFiles(data, load)
 	if err != nil {
 		return nil, err
 	}
-	e := &Editor{rules: p}
+	e := &Editor{rules: p, load: load}
 	return e, yaml.Unmarshal(data, &e.root)
 }
 
@@ -42,7 +44,7 @@ func (e *Editor) Encode() ([]byte, error) {
 	if err := errors.Join(enc.Encode(&e.root), enc.Close()); err != nil {
 		return nil, fmt.Errorf("write the policy: %w", err)
 	}
-	if _, err := Parse(b.Bytes()); err != nil {
+	if _, err := ParseFiles(b.Bytes(), e.load); err != nil {
 		return nil, fmt.Errorf("write the policy: %w", err)
 	}
 	return b.Bytes(), nil

@@ -153,9 +153,7 @@ func (w *Learner) Policy() ([]byte, error) {
 	if more := len(w.evidence) - maxListed; more > 0 {
 		w.line(0, "#   and %d more", more)
 	}
-	w.line(0, "apiVersion: %s", APIVersion)
-	w.line(0, "kind: %s", kindPolicy)
-	w.line(0, "metadata: {name: %s}", yamlText(w.o.Name))
+	w.head()
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
 		if err := w.section(layer); err != nil {
 			return nil, err
@@ -172,6 +170,12 @@ func (w *Learner) line(indent int, format string, args ...any) {
 	w.b.WriteString(strings.Repeat("  ", indent))
 	fmt.Fprintf(&w.b, format, args...)
 	w.b.WriteByte('\n')
+}
+
+func (w *Learner) head() {
+	w.line(0, "apiVersion: %s", APIVersion)
+	w.line(0, "kind: %s", kindPolicy)
+	w.line(0, "metadata: {name: %s}", yamlText(w.o.Name))
 }
 
 func (w *Learner) section(layer verify.Layer) error {

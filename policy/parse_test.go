@@ -152,7 +152,7 @@ func TestParseGood(t *testing.T) {
 		{"CRLF", "guest:\r\n  pcrs:\r\n    4: D1\r\n"},
 		{"tpm only: coverage will say it", "guest: {tpm: {bank: sha512}}\n"},
 		{"the same value under two PCRs", "guest: {pcrs: {2: D1, 3: D1}}\n"},
-		{"one PCR in two profiles", "guest: {profiles: [{name: a, pcrs: {4: D1}}, {name: b, pcrs: {4: D1}}]}\n"},
+		{"one PCR in two profiles", "guest: {profiles: [{name: a, pcrs: {4: D1}}, {name: b, pcrs: {4: D2}}]}\n"},
 		{"IMA list that may be absent", "guest: {ima: {required: false, allow: [D1]}}\n"},
 		{"IMA without a list of files", "guest: {ima: {required: true}}\n"},
 		{"deny one value, require another", `guest: {cmdline: {deny: ["init=/bin/sh"], require: ["init="]}}` + "\n"},

@@ -430,7 +430,7 @@ func TestLifeOfAPolicy(t *testing.T) {
 		t.Error("nothing hints at staging")
 	}
 
-	editor, err := Edit(text)
+	editor, err := Edit(text, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -458,7 +458,7 @@ func TestLifeOfAPolicy(t *testing.T) {
 		t.Errorf("something else: %s: %s", r.Verdict, r.Reason)
 	}
 
-	if editor, err = Edit(text); err != nil {
+	if editor, err = Edit(text, nil); err != nil {
 		t.Fatal(err)
 	}
 	dropped, err := editor.Prune(verify.Guest, []*verify.Report{report(after), report(after)})
@@ -479,7 +479,7 @@ func TestLifeOfAPolicy(t *testing.T) {
 	if r := verdict(pruned, after); r.Verdict != Trusted {
 		t.Errorf("new kernel, pruned: %s: %s", r.Verdict, r.Reason)
 	}
-	if editor, err = Edit(text); err != nil {
+	if editor, err = Edit(text, nil); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := editor.Prune(verify.Guest, []*verify.Report{report(before)}); err == nil || !strings.Contains(err.Error(), "PCR 4") {
@@ -525,7 +525,7 @@ guest:
       - {sha256: %s, note: old} # since May
   secureBoot: {required: true}
 `, digest("4"), digest("7"), digest("8"), digest("9"))
-	e, err := Edit([]byte(file))
+	e, err := Edit([]byte(file), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -563,7 +563,7 @@ func TestEditExamplePolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Edit(data)
+	e, err := Edit(data, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

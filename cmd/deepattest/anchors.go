@@ -119,8 +119,13 @@ func readPolicyBytes(path string) ([]byte, *policy.Policy, error) {
 }
 
 func parsePolicy(path string, data []byte) (*policy.Policy, error) {
-	p, err := policy.Parse(data)
+	p, err := policy.ParseFiles(data, besideFiles(path))
 	return p, usage(inFile(path, err))
+}
+
+// besideFiles reads the files that a policy names.
+func besideFiles(path string) func(name string) ([]byte, error) {
+	return func(name string) ([]byte, error) { return readFile(beside(filepath.Dir(path), name), policy.MaxPolicy) }
 }
 
 // inFile puts a file's name in front of each of its faults.

@@ -17,7 +17,7 @@ func (p *program) policyCommand() *cli.Command {
 		Usage: "write and look at policies",
 		Subcommands: []*cli.Command{
 			p.policyLearnCommand(), p.policyUpdateCommand(), p.policyDiffCommand(), p.policyShowCommand(),
-			p.policySignCommand(), p.policyVerifyCommand(),
+			p.policySignCommand(), p.policyVerifyCommand(), p.policyImportCommand(),
 		},
 	}
 }
@@ -144,12 +144,18 @@ func describe(b *strings.Builder, l *policy.LayerPolicy) {
 	}
 	if r := l.SecureBoot; r != nil {
 		fmt.Fprintf(b, "  rule     Secure Boot required: %t, setup mode forbidden: %t\n", r.Required, r.ForbidSetupMode)
+		if n := len(r.Certificates); n > 0 {
+			fmt.Fprintf(b, "  rule     what is started is signed by one of %s\n", plural(n, "certificate"))
+		}
+		if r.DBXEntries > 0 || len(r.DBXContains) > 0 {
+			fmt.Fprintf(b, "  rule     dbx has %d entries at least, and %s that are named\n", r.DBXEntries, plural(len(r.DBXContains), "hash"))
+		}
 	}
 	if r := l.CommandLine; r != nil {
 		fmt.Fprintf(b, "  rule     kernel command line: %s\n", r)
 	}
 	if r := l.IMA; r != nil {
-		fmt.Fprintf(b, "  rule     IMA required: %t, %s listed\n", r.Required, plural(len(r.Digests)+len(r.Paths), "file"))
+		fmt.Fprintf(b, "  rule     IMA required: %t, %s listed\n", r.Required, plural(r.Listed(), "file"))
 	}
 	if r := l.Events; r != nil {
 		fmt.Fprintf(b, "  rule     %s required, %d denied\n", plural(len(r.Require), "event"), len(r.Deny))
@@ -163,6 +169,9 @@ func describe(b *strings.Builder, l *policy.LayerPolicy) {
 func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
+	}
+	if strings.HasSuffix(what, "h") {
+		what += "e"
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

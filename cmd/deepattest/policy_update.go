@@ -54,11 +54,12 @@ func (p *program) policyUpdate(c *cli.Context) error {
 		return usagef("policy update needs a policy file")
 	}
 	path, bundles := c.Args().First(), c.Args().Slice()[1:]
-	layer := verify.Layer(c.String("layer"))
+	layer, err := parseLayer(c.String("layer"))
+	if err != nil {
+		return err
+	}
 	stages := c.StringSlice("stage")
 	switch {
-	case layer != verify.Guest && layer != verify.Host:
-		return usagef("--layer %q: want guest or host", layer)
 	case len(stages) == 0 && !c.Bool("prune"):
 		return usagef("policy update changes nothing: give --stage ROLE=FILE, or --prune and bundles")
 	case c.Bool("prune") != (len(bundles) > 0):
@@ -68,7 +69,7 @@ func (p *program) policyUpdate(c *cli.Context) error {
 	if err != nil {
 		return usagef("policy: %w", err)
 	}
-	editor, err := policy.Edit(data)
+	editor, err := policy.Edit(data, besideFiles(path))
 	if err != nil {
 		return usage(inFile(path, err))
 	}
