@@ -35,7 +35,7 @@ func (p *program) policySignCommand() *cli.Command {
 			"   deepattest policy sign policy.yaml --key policy.key\n" +
 			"   deepattest verify evidence.json --policy policy.yaml --require-signed policy.pub ...",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "key", Required: true, Usage: "PEM `FILE` of the private key (PKCS #8)"},
+			&cli.StringFlag{Name: "key", Usage: "PEM `FILE` of the private key (PKCS #8)"},
 			&cli.StringFlag{Name: "output", Usage: "`FILE` for the signature; default: POLICY.sig, where it is looked for"},
 		},
 		Action: p.policySign,
@@ -53,6 +53,9 @@ func (p *program) policySign(c *cli.Context) error {
 	}
 	if err := p.expired(path, rules); err != nil {
 		return err
+	}
+	if c.String("key") == "" {
+		return usagef("policy sign needs --key, the private key: see `deepattest policy sign --help`")
 	}
 	pem, err := readFile(c.String("key"), maxKey)
 	if err != nil {
@@ -85,7 +88,7 @@ func (p *program) policyVerifyCommand() *cli.Command {
 		ArgsUsage:   "POLICY",
 		Description: "Prints who signed it. attest and verify do the same with --require-signed.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "key", Required: true, Usage: "PEM `FILE` of the public keys that may have signed"},
+			&cli.StringFlag{Name: "key", Usage: "PEM `FILE` of the public keys that may have signed"},
 		},
 		Action: p.policyVerify,
 	}
@@ -99,6 +102,9 @@ func (p *program) policyVerify(c *cli.Context) error {
 	data, rules, err := readPolicyBytes(path)
 	if err != nil {
 		return err
+	}
+	if c.String("key") == "" {
+		return usagef("policy verify needs --key, the public keys that may have signed")
 	}
 	signer, err := checkSignature(c.Context, path, data, c.String("key"))
 	if err != nil {
