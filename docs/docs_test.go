@@ -233,7 +233,7 @@ func TestPoliciesParse(t *testing.T) {
 func TestPolicyReferenceNamesEveryKey(t *testing.T) {
 	text := documents(t)["docs/policy.md"]
 	_, err := policy.Parse([]byte("apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: x, nokey: 1}\ntrust: {nokey: 1}\n" +
-		"host: {nokey: 1, tpm: {nokey: 1}, secureBoot: {nokey: 1}, cmdline: {nokey: 1}, ima: {nokey: 1}, events: {nokey: 1}}\nnokey: 1\n"))
+		"host: {nokey: 1, tpm: {nokey: 1}, secureBoot: {nokey: 1, dbx: {nokey: 1}}, cmdline: {nokey: 1}, ima: {nokey: 1}, events: {nokey: 1}}\nnokey: 1\n"))
 	known := regexp.MustCompile(`\b(?:want|of) ([a-zA-Z, ]+)`)
 	keys := make(map[string]bool)
 	for _, e := range flatten(err) {

@@ -92,7 +92,7 @@ func (s *section) open() []string {
 // listsFiles reports whether a layer's verdict depends on an IMA allow-list.
 func (p *Policy) listsFiles(layer verify.Layer) bool {
 	l := p.layer(layer)
-	return l != nil && l.IMA != nil && l.IMA.Required && len(l.IMA.Digests)+len(l.IMA.Paths) > 0 && !p.warnOnly(checkID(layer, "ima"))
+	return l != nil && l.IMA != nil && l.IMA.Required && l.IMA.Listed() > 0 && !p.warnOnly(checkID(layer, "ima"))
 }
 
 // pinsService reports whether the host's section pins programs that run after the
@@ -140,6 +140,8 @@ func (a *appraisal) limits(place Place) []string {
 		}
 		if !a.policy.listsFiles(name) {
 			list = append(list, fmt.Sprintf("programs of the %s that run after boot: the policy demands no IMA allow-list", name))
+		} else if len(rules.IMA.Excludes) > 0 {
+			list = append(list, fmt.Sprintf("programs of the %s under paths that the IMA allow-list excludes", name))
 		}
 		if name == verify.Host && !a.policy.pinsService() {
 			if rules.TPM == quote.Version12 {

@@ -24,7 +24,7 @@ func (p *program) attestCommand() *cli.Command {
 			"against a hostile one. For that see `deepattest challenge --help`.\n\n" +
 			"   deepattest attest --host https://host-a:8443 --policy policy.yaml --trust trust.yaml",
 		Flags: concat([]cli.Flag{
-			policyFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
+			policyFlag(), requireSignedFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
 			challengeFlag("another verifier's challenge, as `HEX`; default: drawn now"),
 			vmFlag("`UUID` of this VM: the host must vouch for it and no other; default: as SMBIOS tells, and then any"),
 			&cli.StringFlag{Name: "bundle", Usage: "also write the evidence into `FILE`"},
@@ -48,7 +48,7 @@ func (p *program) attest(c *cli.Context) error {
 		return err
 	}
 	anchors := trust.anchors
-	rules, err := loadPolicy(c, &anchors)
+	rules, signer, err := loadPolicy(c, &anchors)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (p *program) attest(c *cli.Context) error {
 		}
 	}
 	return p.judge(c, bundle, rules, verify.Options{Challenge: challenge, Now: p.now(), Anchors: anchors, VM: vm, Previous: previous},
-		policy.Context{Issued: issued, Verified: policy.InGuest}, outputs)
+		policy.Context{Issued: issued, Verified: policy.InGuest, Signer: signer}, outputs)
 }
 
 // activated has a host that nobody enrolled prove, now, that its AK is in the TPM
