@@ -113,6 +113,9 @@ func EAR(w io.Writer, r *policy.Result, o Options) error {
 	if o.Signer == nil {
 		return errors.New("an EAR is a signed token: give a key to sign it with")
 	}
+	if r.Now.IsZero() {
+		return errNoTime
+	}
 	claims, err := earClaims(r, o)
 	if err != nil {
 		return err

@@ -107,6 +107,7 @@ type checkRow struct {
 	Detail, Remedy                     string
 	Facts                              []fact // got, want, where
 	Optional                           bool   // the verdict does not wait for it
+	AsAbove                            bool   // stops and citation are those of the row before
 }
 
 type groupView struct {
@@ -164,6 +165,9 @@ func newPage(r *policy.Result, controls *Controls, build string) page {
 		for _, c := range b.checks {
 			row := newCheckRow(c, known.of(c.ID), n)
 			n++
+			if last := len(g.Checks) - 1; last >= 0 && row.Stops != "" {
+				row.AsAbove = g.Checks[last].Stops == row.Stops && g.Checks[last].Citation == row.Citation
+			}
 			g.Checks = append(g.Checks, row)
 			switch {
 			case holds(c):
@@ -179,7 +183,7 @@ func newPage(r *policy.Result, controls *Controls, build string) page {
 		p.Layers = append(p.Layers, newLayerView(r, layerNamed(r, name)))
 	}
 	for _, f := range controls.Frameworks {
-		v := frameworkView{Title: clean(f.Title, maxLine), Source: f.Source}
+		v := frameworkView{Title: clean(f.Title, maxLine), Source: clean(f.Source, maxLine)}
 		for _, k := range f.Controls {
 			v.Controls = append(v.Controls, newControlView(r, k))
 		}

@@ -76,10 +76,12 @@ func tally(checks []policy.CheckResult) string {
 	return strings.Join(parts, ", ")
 }
 
+var codeEscapes = strings.NewReplacer("`", `\x60`, "|", `\x7c`)
+
 // code puts text into a code span (CommonMark 0.31, section 6.1). Characters that
 // would end the span, or the cell of a table around it, become escapes.
 func code(s string, limit int) string {
-	s = strings.TrimSpace(strings.NewReplacer("`", `\x60`, "|", `\x7c`).Replace(clean(s, limit)))
+	s = strings.TrimSpace(codeEscapes.Replace(clean(s, limit)))
 	if s == "" {
 		return "-"
 	}

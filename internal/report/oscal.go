@@ -21,6 +21,9 @@ import (
 // the policy, by their hashes, in the back matter. No finding is ever "satisfied":
 // one machine's evidence cannot say so.
 func OSCAL(w io.Writer, r *policy.Result, o Options) error {
+	if r.Now.IsZero() {
+		return errNoTime
+	}
 	controls, err := o.controls()
 	if err != nil {
 		return err
@@ -30,7 +33,10 @@ func OSCAL(w io.Writer, r *policy.Result, o Options) error {
 		return err
 	}
 	a := &assessment{r: r, controls: controls, known: newCatalogue(), build: o.build(), seed: sha256.Sum256(encoded)}
-	a.at = r.Now.UTC().Format(time.RFC3339)
+	a.at, a.tool, a.evidence = r.Now.UTC().Format(time.RFC3339), a.id("tool"), a.id("evidence")
+	for i := range r.Checks {
+		a.checks = append(a.checks, a.id("check/"+strconv.Itoa(i)))
+	}
 	data, err := json.Marshal(map[string]any{"assessment-results": a.document()}, json.Deterministic(true), jsontext.WithIndent("  "))
 	if err != nil {
 		return fmt.Errorf("encode OSCAL: %w", err)
@@ -46,6 +52,9 @@ type assessment struct {
 	build    string
 	seed     [sha256.Size]byte // of the result's canonical form
 	at       string            // the time of the appraisal
+	checks   []string          // the UUIDs of the observations
+	tool     string            // the UUID of this program
+	evidence string            // the UUID of the evidence
 }
 
 // id is a UUID of version 5 (RFC 9562, section 5.5) over the result and the name
@@ -81,10 +90,10 @@ func (a *assessment) document() oscalDocument {
 		Props: a.props("verdict", r.Verdict.String(), "verified", string(r.Verified), "challenge", r.Challenge.String(), "policy", r.Policy.Name),
 		Local: oscalLocal{Assets: oscalAssets{
 			Components: []oscalComponent{{
-				UUID: a.id("tool"), Type: "software", Title: "deepattest", Description: "Verifies layered TPM evidence and appraises it against a policy.",
+				UUID: a.tool, Type: "software", Title: "deepattest", Description: "Verifies layered TPM evidence and appraises it against a policy.",
 				Status: oscalState{State: "operational"}, Props: []oscalProp{{Name: "version", Value: a.build}},
 			}},
-			Platforms: []oscalPlatform{{UUID: a.id("platform"), Title: "deepattest", Uses: []oscalUse{{Component: a.id("tool")}}}},
+			Platforms: []oscalPlatform{{UUID: a.id("platform"), Title: "deepattest", Uses: []oscalUse{{Component: a.tool}}}},
 		}},
 		Remarks: a.controls.Limits,
 	}
@@ -152,14 +161,14 @@ func (a *assessment) props(pairs ...string) []oscalProp {
 func (a *assessment) observation(i int, c policy.CheckResult) oscalObservation {
 	spec := a.known.of(c.ID)
 	o := oscalObservation{
-		UUID: a.id("check/" + strconv.Itoa(i)), Title: strings.TrimSpace(clean(c.ID, maxName)),
+		UUID: a.checks[i], Title: strings.TrimSpace(clean(c.ID, maxName)),
 		Description: must(spec) + "Found: " + code(c.Detail, maxLine) + ".",
 		Methods:     []string{"TEST"}, Types: []string{"finding"}, Collected: a.at,
 		Props: a.props("check", c.ID, "status", c.Status.String(), "layer", string(c.Layer), "required", strconv.FormatBool(c.Required),
 			"got", c.Got, "want", c.Want, "where", c.Where, "blocked-by", c.BlockedBy, "citation", spec.Citation),
-		Origins: []oscalOrigin{{Actors: []oscalActor{{Type: "tool", UUID: a.id("tool")}}}},
+		Origins: []oscalOrigin{{Actors: []oscalActor{{Type: "tool", UUID: a.tool}}}},
 		Relevant: []oscalRelevant{{
-			Href: "#" + a.id("evidence"), Description: "The evidence bundle, SHA-256 " + code(a.r.Evidence.String(), maxValue) + ".",
+			Href: "#" + a.evidence, Description: "The evidence bundle, SHA-256 " + code(a.r.Evidence.String(), maxValue) + ".",
 		}},
 	}
 	if l := layerOf(c.Check); l == verify.Host || l == verify.Guest {
@@ -200,7 +209,7 @@ func (a *assessment) finding(f Framework, k Control) oscalFinding {
 	}
 	for i, c := range a.r.Checks {
 		if c.Status != verify.NotApplicable && k.covers(c.ID) {
-			n.Related = append(n.Related, oscalRelated{UUID: a.id("check/" + strconv.Itoa(i))})
+			n.Related = append(n.Related, oscalRelated{UUID: a.checks[i]})
 		}
 	}
 	return n

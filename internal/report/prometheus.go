@@ -68,7 +68,7 @@ func (m *metrics) family(name, help string) {
 func (m *metrics) sample(value int64, labels ...string) {
 	m.b.WriteString(m.name)
 	for i := 0; i < len(labels); i += 2 {
-		fmt.Fprintf(&m.b, `%c%s="%s"`, "{,"[min(i, 1)], labels[i], escapeLabel(labels[i+1]))
+		fmt.Fprintf(&m.b, `%c%s="%s"`, "{,"[min(i, 1)], labels[i], labelEscapes.Replace(labels[i+1]))
 	}
 	if len(labels) > 0 {
 		m.b.WriteByte('}')
@@ -90,7 +90,5 @@ func (m *metrics) states(v policy.Verdict, labels ...string) {
 	}
 }
 
-// escapeLabel escapes a label's value (exposition format 0.0.4).
-func escapeLabel(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(s)
-}
+// labelEscapes are those of a label's value (exposition format 0.0.4).
+var labelEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)

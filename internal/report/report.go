@@ -10,6 +10,7 @@ package report
 import (
 	"bytes"
 	"crypto"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -42,6 +43,9 @@ func (o Options) controls() (*Controls, error) {
 	}
 	return BuiltinControls()
 }
+
+// errNoTime is for formats in which a time must stand.
+var errNoTime = errors.New("the result does not say when it was made: it is none of this program")
 
 // format is one way to render a result.
 type format struct {
