@@ -305,6 +305,7 @@ func TestReadRefuses(t *testing.T) {
 		{"hard link", link(tar.TypeLink), "plain file"},
 		{"device", link(tar.TypeChar), "plain file"},
 		{"size in the manifest", inManifest(fmt.Sprint(len(good(t).Evidence)), "17"), evidenceName},
+		{"larger size in the manifest", inManifest(fmt.Sprint(len(good(t).Evidence)), fmt.Sprint(len(good(t).Evidence)+1)), "says"},
 		{"negative size", inManifest(fmt.Sprint(len(good(t).Evidence)), "-1"), evidenceName},
 		{"huge size", inManifest(fmt.Sprint(len(good(t).Evidence)), "99999999999"), evidenceName},
 		{"member listed twice", inManifest(`"members": [`, fmt.Sprintf(`"members": [{"name":"evidence.json","size":1,"sha256":"%064x"},`, 1)), "twice"},
