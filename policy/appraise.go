@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -157,10 +158,16 @@ func (a *appraisal) binding() outcome {
 	}
 	accept := a.policy.Trust.Guests
 	bound, ok := a.ev.Check("guest.ak.bound")
-	if !ok || bound.Status != verify.Pass {
+	how, _, _ := strings.Cut(bound.Detail, ":")
+	switch {
+	case a.ev.guest == nil:
+		return a.blocked(verify.Guest)
+	case a.ev.LinkMethod == quote.LinkXenDeepQuote:
+		// The guest has no key: its vTPM's domain vouches, in the host's quote.
+		how = BoundVouched
+	case !ok || bound.Status != verify.Pass:
 		return a.blocked(verify.Guest)
 	}
-	how, _, _ := strings.Cut(bound.Detail, ":")
 	if !slices.Contains(accept, how) {
 		c := fail("the guest's attestation key is bound in a way that the policy does not accept")
 		if how != BoundVouched && how != BoundPinned {
@@ -193,9 +200,10 @@ func (a *appraisal) blocked(layer verify.Layer) outcome {
 // trusted can be.
 func (a *appraisal) layers(checks []verify.Check) []LayerResult {
 	var list []LayerResult
+	own := make([]verify.Check, 0, len(checks))
 	caps, weak := a.policy.caps(a.ev.Report)
 	for _, name := range []verify.Layer{verify.Host, verify.Link, verify.Guest} {
-		var own []verify.Check
+		own = own[:0]
 		prefix := checkID(name, "")
 		for _, c := range checks {
 			if c.Layer == name || c.Layer == verify.Format && name == verify.Host || strings.HasPrefix(c.ID, prefix) {

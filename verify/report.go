@@ -19,6 +19,9 @@ type Report struct {
 	LinkMethod string
 	// Anchors describes the trust anchors that were used, in words.
 	Anchors []string
+	// TPM12 tells that a layer of the evidence has a TPM 1.2, whatever became of it:
+	// all that it says rests on SHA-1.
+	TPM12 bool
 
 	host, guest *Claims
 }
@@ -46,7 +49,8 @@ func (r *Report) Check(id string) (Check, bool) {
 type Claims struct {
 	Name     string          // the enrolled host's or the VM's name; the VM's uuid when it has none
 	VM       quote.UUID      // guest only: the VM the link names
-	EK, AK   quote.Hex       // Names; EK is nil for a host whose AK alone is pinned
+	TPM      string          // family: "2.0" or quote.Version12
+	EK, AK   quote.Hex       // Names; EK is nil for a host whose AK alone is pinned, both for a guest under a deep quote
 	Maker    string          // EK certificate: TPM manufacturer, "" without certificate
 	Model    string          // EK certificate
 	Firmware uint64          // TPMS_ATTEST.firmwareVersion
