@@ -34,7 +34,12 @@ func read(r io.Reader, keys []crypto.PublicKey) (*Package, error) {
 		return nil, err
 	}
 	defer z.Close()
-	plain := &io.LimitedReader{R: z, N: maxPackage + 2*maxManifest + (maxMembers+4)*4096}
+	return unpack(z, keys)
+}
+
+// unpack reads the archive itself.
+func unpack(r io.Reader, keys []crypto.PublicKey) (*Package, error) {
+	plain := &io.LimitedReader{R: r, N: maxPackage + 2*maxManifest + (maxMembers+4)*4096}
 	t := tar.NewReader(plain)
 	list, err := next(t, manifestName, maxManifest)
 	if err != nil {
