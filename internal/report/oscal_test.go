@@ -179,8 +179,6 @@ func TestOSCALAgainstThePublishedSchema(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Patterns for Unicode classes are of ECMAScript and of Go; anchors in "$id" are
-	// references by name of draft 7.
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
