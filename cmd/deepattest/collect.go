@@ -25,7 +25,7 @@ func collectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "host-pcrs", EnvVars: env("host-pcrs"), Usage: "PCRs wanted of the host; default: what its service quotes"},
 		&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 		&cli.StringFlag{Name: "ak", Value: "any", Usage: "kind of attestation key: any, rsa-2048 or ecc-p256"},
-	}, logFlags(), []cli.Flag{timeoutFlag()})
+	}, xenFlags(), logFlags(), []cli.Flag{timeoutFlag()})
 }
 
 func (p *program) collectCommand() *cli.Command {
@@ -91,6 +91,10 @@ func (p *program) collect(c *cli.Context) error {
 
 // evidence collects a bundle in this guest. hostErr says why it holds no host.
 func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte, client *host.Client) (b *quote.Bundle, hostErr, err error) {
+	if c.String("host") == xenHost {
+		b, err := p.xenEvidence(ctx, c, challenge)
+		return b, nil, err
+	}
 	cfg := guest.Config{Challenge: challenge, Paths: guest.DefaultPaths()}
 	if cfg.Selection, err = parseSelection("pcrs", c.String("pcrs")); err != nil {
 		return nil, nil, err
@@ -101,10 +105,8 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 	if cfg.VM, err = parseVM(c.String("vm")); err != nil {
 		return nil, nil, err
 	}
-	for flag, alg := range map[string]*tpm.KeyAlg{"ek": &cfg.EK, "ak": &cfg.AK} {
-		if *alg, err = tpm.ParseKeyAlg(c.String(flag)); err != nil {
-			return nil, nil, usagef("--%s: %w", flag, err)
-		}
+	if cfg.EK, cfg.AK, err = keyAlgs(c); err != nil {
+		return nil, nil, err
 	}
 	cfg.Paths.EventLog = cmp.Or(c.String("event-log"), cfg.Paths.EventLog)
 	cfg.Paths.UserspaceLog = cmp.Or(c.String("userspace-log"), cfg.Paths.UserspaceLog)
@@ -130,6 +132,17 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 	return b, nil, cannot(ended(ctx, err))
 }
 
+// keyAlgs reads --ek and --ak.
+func keyAlgs(c *cli.Context) (ek, ak tpm.KeyAlg, err error) {
+	if ek, err = tpm.ParseKeyAlg(c.String("ek")); err != nil {
+		return ek, ak, usagef("--ek: %w", err)
+	}
+	if ak, err = tpm.ParseKeyAlg(c.String("ak")); err != nil {
+		return ek, ak, usagef("--ak: %w", err)
+	}
+	return ek, ak, nil
+}
+
 // openTPM opens a TPM; without one nothing can be assessed.
 func openTPM(ctx context.Context, address string) (*tpm.TPM, error) {
 	t, err := tpm.Open(ctx, address)
@@ -137,7 +150,7 @@ func openTPM(ctx context.Context, address string) (*tpm.TPM, error) {
 	case err == nil:
 		return t, nil
 	case errors.Is(err, tpm.ErrTPM12):
-		return nil, cannot(fmt.Errorf("%w; for a Xen vTPM of the 1.2 family see `deepattest attest --help`", err))
+		return nil, cannot(fmt.Errorf("%w; in a Xen guest give --host xen", err))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return nil, cannot(err)
 	}

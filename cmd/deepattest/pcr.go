@@ -56,7 +56,10 @@ func (p *program) pcr(c *cli.Context) error {
 	}
 	var values quote.PCRs
 	source := "this machine's TPM, read and not quoted"
-	if client != nil {
+	if c.String("host") == xenHost {
+		source = "the host under this Xen vTPM, ADVISORY: live and unsigned"
+		values, err = xenHostPCRs(ctx, c, selection)
+	} else if client != nil {
 		defer client.Close()
 		source = "host " + client.Address() + ", ADVISORY: live and unsigned"
 		if values, err = client.PCRs(ctx); err == nil && selection != nil {
