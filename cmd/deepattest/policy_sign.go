@@ -65,7 +65,7 @@ func (p *program) policySign(c *cli.Context) error {
 	if err != nil {
 		return usagef("--key %s: %w", c.String("key"), err)
 	}
-	envelope, err := signing.Sign(c.Context, data, key, rand.Reader)
+	envelope, err := signing.Sign(c.Context, signing.PolicyType, data, key, rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -135,7 +135,7 @@ func checkSignature(ctx context.Context, path string, data []byte, keyFile strin
 	if err != nil {
 		return "", usagef("signature of policy %s: %w", path, err)
 	}
-	signer, err := signing.Verify(ctx, data, envelope, keys)
+	signer, err := signing.Verify(ctx, signing.PolicyType, data, envelope, keys)
 	switch {
 	case errors.Is(err, signing.ErrChanged):
 		return "", usagef("policy %s was changed after %s was made: the tenant looks at the change with `deepattest policy diff` and signs again", path, name)

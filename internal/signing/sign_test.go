@@ -39,7 +39,7 @@ func newKeys(t *testing.T) map[string]crypto.Signer {
 
 func sign(t *testing.T, key crypto.Signer, text string) []byte {
 	t.Helper()
-	envelope, err := Sign(t.Context(), []byte(text), key, rand.Reader)
+	envelope, err := Sign(t.Context(), PolicyType, []byte(text), key, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func sign(t *testing.T, key crypto.Signer, text string) []byte {
 }
 
 func check(envelope []byte, text string, keys ...crypto.PublicKey) (string, error) {
-	return Verify(context.Background(), []byte(text), envelope, keys)
+	return Verify(context.Background(), PolicyType, []byte(text), envelope, keys)
 }
 
 func TestSignAndVerify(t *testing.T) {
@@ -136,7 +136,7 @@ func TestSignatureOfAnotherType(t *testing.T) {
 	}
 	raw := base64.StdEncoding.EncodeToString(ed25519.Sign(key, []byte(policyText)))
 	envelope, err := json.Marshal(map[string]any{
-		"payloadType": PayloadType, "payload": base64.StdEncoding.EncodeToString([]byte(policyText)),
+		"payloadType": PolicyType, "payload": base64.StdEncoding.EncodeToString([]byte(policyText)),
 		"signatures": []any{map[string]any{"keyid": "", "sig": raw}},
 	})
 	if err != nil {
@@ -186,7 +186,7 @@ func TestKeyFiles(t *testing.T) {
 		if _, err := ParsePublicKeys(encode(t, "PUBLIC KEY", der, err)); err == nil {
 			t.Errorf("%s public: no error", name)
 		}
-		if _, err := Sign(t.Context(), []byte(policyText), key, rand.Reader); err == nil {
+		if _, err := Sign(t.Context(), PolicyType, []byte(policyText), key, rand.Reader); err == nil {
 			t.Errorf("%s signs", name)
 		}
 	}
@@ -244,7 +244,7 @@ func TestWithOpenSSL(t *testing.T) {
 	if err := json.Unmarshal(envelope, &e); err != nil {
 		t.Fatal(err)
 	}
-	pae := "DSSEv1 41 " + PayloadType + " 39 " + policyText
+	pae := "DSSEv1 41 " + PolicyType + " 39 " + policyText
 	for name, data := range map[string][]byte{"sig": e.Signatures[0].Sig, "pae": []byte(pae)} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
@@ -258,12 +258,12 @@ func FuzzVerify(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	good, err := Sign(context.Background(), []byte(policyText), key, rand.Reader)
+	good, err := Sign(context.Background(), PolicyType, []byte(policyText), key, rand.Reader)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good)
-	f.Add([]byte(`{"payloadType":"` + PayloadType + `","payload":"","signatures":[{"keyid":"","sig":""}]}`))
+	f.Add([]byte(`{"payloadType":"` + PolicyType + `","payload":"","signatures":[{"keyid":"","sig":""}]}`))
 	f.Fuzz(func(t *testing.T, envelope []byte) {
 		if _, err := check(envelope, policyText+"#", key.Public()); err == nil {
 			t.Error("a policy that nobody signed")

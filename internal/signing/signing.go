@@ -1,7 +1,7 @@
-// Package signing signs policies and checks their signatures: DSSE envelopes
-// (github.com/secure-systems-lab/dsse) with Ed25519 or ECDSA P-256 keys. The
-// envelope lies beside the policy and holds a copy of it, so that other tools for
-// DSSE can check it as well.
+// Package signing signs policies and evidence packages, and checks their
+// signatures: DSSE envelopes (github.com/secure-systems-lab/dsse) with Ed25519 or
+// ECDSA P-256 keys. An envelope lies beside what it signs and holds a copy of it, so
+// that other tools for DSSE can check it as well.
 package signing
 
 import (
@@ -26,21 +26,23 @@ import (
 	"github.com/deepattest/deepattest/policy"
 )
 
-// PayloadType is the DSSE type of a policy.
-const PayloadType = "application/vnd.deepattest.policy.v1+yaml"
+// PolicyType is the DSSE payload type of a policy.
+const PolicyType = "application/vnd.deepattest.policy.v1+yaml"
 
-// MaxEnvelope is the most bytes of an envelope: a policy in base64, and signatures.
+// MaxEnvelope is the most bytes of an envelope: a policy, the largest thing that is
+// signed, in base64, and signatures.
 const MaxEnvelope = policy.MaxPolicy*4/3 + 1<<16
 
 // Faults of a signature, for errors.Is.
 var (
-	ErrChanged  = errors.New("the policy is not the one that was signed")
+	ErrChanged  = errors.New("it was changed after it was signed")
 	ErrOtherKey = errors.New("no signature by a key that is accepted")
-	ErrNotDSSE  = errors.New("not a signature of a policy")
+	ErrNotDSSE  = errors.New("not a signature of this kind of file")
 )
 
-// Sign returns the envelope of a policy's bytes. ECDSA signatures need random.
-func Sign(ctx context.Context, data []byte, key crypto.Signer, random io.Reader) ([]byte, error) {
+// Sign returns the envelope of a file's bytes. payloadType says what it is. ECDSA
+// signatures need random; without it they are the same each time (RFC 6979).
+func Sign(ctx context.Context, payloadType string, data []byte, key crypto.Signer, random io.Reader) ([]byte, error) {
 	if err := checkKey(key.Public()); err != nil {
 		return nil, err
 	}
@@ -48,7 +50,7 @@ func Sign(ctx context.Context, data []byte, key crypto.Signer, random io.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
-	envelope, err := signer.SignPayload(ctx, PayloadType, data)
+	envelope, err := signer.SignPayload(ctx, payloadType, data)
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}
@@ -56,9 +58,9 @@ func Sign(ctx context.Context, data []byte, key crypto.Signer, random io.Reader)
 	return append(out, '\n'), err
 }
 
-// Verify checks that an envelope is of exactly this policy and signed by one of
-// the keys, and returns that key's KeyID.
-func Verify(ctx context.Context, data, envelope []byte, keys []crypto.PublicKey) (string, error) {
+// Verify checks that an envelope is of exactly these bytes, as this type, and signed
+// by one of the keys, and returns that key's KeyID.
+func Verify(ctx context.Context, payloadType string, data, envelope []byte, keys []crypto.PublicKey) (string, error) {
 	var e dsse.Envelope
 	if len(envelope) > MaxEnvelope {
 		return "", fmt.Errorf("%w: %d bytes, at most %d", ErrNotDSSE, len(envelope), MaxEnvelope)
@@ -66,8 +68,8 @@ func Verify(ctx context.Context, data, envelope []byte, keys []crypto.PublicKey)
 	if err := json.Unmarshal(envelope, &e); err != nil {
 		return "", fmt.Errorf("%w: want a DSSE envelope: %w", ErrNotDSSE, err)
 	}
-	if e.PayloadType != PayloadType {
-		return "", fmt.Errorf("%w: payloadType %.100q, want %q", ErrNotDSSE, e.PayloadType, PayloadType)
+	if e.PayloadType != payloadType {
+		return "", fmt.Errorf("%w: payloadType %.100q, want %q", ErrNotDSSE, e.PayloadType, payloadType)
 	}
 	var verifiers []dsse.Verifier
 	seen := make(map[string]bool)
