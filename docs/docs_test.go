@@ -169,7 +169,7 @@ func TestMakeTargetsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	use := regexp.MustCompile("(?m)(?:^|`|\\$ )make ([a-z]+)")
+	use := regexp.MustCompile("(?m)(?:^|`|\\$ )make ([a-z0-9-]+)")
 	seen := 0
 	for name, text := range documents(t) {
 		for _, m := range use.FindAllStringSubmatch(text, -1) {

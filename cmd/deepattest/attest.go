@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -29,7 +28,6 @@ func (p *program) attestCommand() *cli.Command {
 			vmFlag("`UUID` of this VM: the host must vouch for it and no other; default: as SMBIOS tells, and then any"),
 			&cli.StringFlag{Name: "bundle", Usage: "also write the evidence into `FILE`"},
 			stateFlag("", "`FOLDER` for the result, with which the next one is compared: counters that go back, another host"),
-			&cli.DurationFlag{Name: "wait", EnvVars: env("wait"), Usage: "ask again for so long when the host's service cannot be reached, as at boot; within --timeout"},
 		}, collectFlags()),
 		Action: p.attest,
 	}
@@ -145,30 +143,4 @@ func (p *program) keepState(c *cli.Context, r *policy.Result) error {
 		return nil
 	}
 	return undelivered(state.Dir(dir).Keep(r, writeFile))
-}
-
-// Pauses between two attempts to reach the host's service: networks come up in
-// seconds.
-const (
-	firstPause = time.Second
-	maxPause   = 10 * time.Second
-)
-
-// evidenceWaiting collects again, for --wait, while only the host is missing.
-func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge []byte, client *host.Client) (*quote.Bundle, error, error) {
-	until := p.now().Add(c.Duration("wait"))
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		b, hostErr, err := p.evidence(ctx, c, challenge, client)
-		if err != nil || hostErr == nil || !p.now().Add(pause).Before(until) || ctx.Err() != nil {
-			return b, hostErr, err
-		}
-		fmt.Fprintf(p.err, "deepattest: %v; again in %s\n", hostErr, pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return b, hostErr, nil
-		}
-	}
 }

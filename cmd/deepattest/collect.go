@@ -25,7 +25,7 @@ func collectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "host-pcrs", EnvVars: env("host-pcrs"), Usage: "PCRs wanted of the host; default: what its service quotes"},
 		&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 		&cli.StringFlag{Name: "ak", Value: "any", Usage: "kind of attestation key: any, rsa-2048 or ecc-p256"},
-	}, xenFlags(), logFlags(), []cli.Flag{timeoutFlag()})
+	}, xenFlags(), logFlags(), []cli.Flag{waitFlag(), timeoutFlag()})
 }
 
 func (p *program) collectCommand() *cli.Command {
@@ -72,7 +72,7 @@ func (p *program) collect(c *cli.Context) error {
 	if client != nil {
 		defer client.Close()
 	}
-	b, hostErr, err := p.evidence(ctx, c, challenge, client)
+	b, hostErr, err := p.evidenceWaiting(ctx, c, challenge, client)
 	if err != nil {
 		return err
 	}
