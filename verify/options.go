@@ -82,10 +82,11 @@ type Activation struct {
 	EK, AK quote.Hex // Names
 }
 
-// Previous holds the signed state of the last accepted result.
+// Previous holds the state of the last accepted result.
 type Previous struct {
 	HostAK, GuestAK       quote.Hex
 	HostClock, GuestClock quote.ClockInfo
+	HostID                string // unsigned: what the cloud said of the host; empty: nothing
 }
 
 // ErrOptions marks options that cannot be used, as opposed to evidence that fails.

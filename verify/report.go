@@ -19,6 +19,9 @@ type Report struct {
 	LinkMethod string
 	// Anchors describes the trust anchors that were used, in words.
 	Anchors []string
+	// Cloud is what the cloud's operator asserts of the VM, nil when nothing.
+	// Nothing signs it.
+	Cloud *quote.Cloud
 
 	host, guest *Claims
 }

@@ -211,5 +211,5 @@ func checks(ids []string, prefix string) []string {
 // Vectors returns all vectors, in an order that does not change.
 func Vectors() []Vector {
 	return slices.Concat(goodVectors(), quoteVectors(), pcrVectors(), keyVectors(), ekVectors(),
-		linkVectors(), eventLogVectors(), imaVectors(), formatVectors())
+		linkVectors(), contextVectors(), eventLogVectors(), imaVectors(), formatVectors())
 }
