@@ -32,11 +32,12 @@ type Registry interface {
 	Lookup(ctx context.Context, vm quote.UUID) (*RegisteredEK, error)
 }
 
-// RegisteredEK is the endorsement keys of one vTPM, by their public areas or by
-// their certificates' keys.
+// RegisteredEK is the endorsement keys of one vTPM, by their public areas, by their
+// certificates' keys, or by who certified them for the VM.
 type RegisteredEK struct {
-	Names []quote.Hex
-	Keys  []crypto.PublicKey // *rsa.PublicKey or *ecdsa.PublicKey
+	Names     []quote.Hex
+	Keys      []crypto.PublicKey // *rsa.PublicKey or *ecdsa.PublicKey
+	Certified *Certified         // nil: no certificate that a guest shows counts
 }
 
 // Has reports whether the public area is one of the registered EKs.
@@ -188,9 +189,18 @@ func parseRegistered(name string, data []byte) (*RegisteredEK, error) {
 	return ek, nil
 }
 
-// certificateKey returns the key of a certificate, which may have filling bytes
-// behind it as TPMs' NV memory has.
+// certificateKey returns the key of an EK certificate.
 func certificateKey(der []byte) (crypto.PublicKey, error) {
+	cert, err := parseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return cert.PublicKey, nil
+}
+
+// parseCertificate reads an EK certificate, which may have filling bytes behind it
+// as TPMs' NV memory has.
+func parseCertificate(der []byte) (*x509.Certificate, error) {
 	var outer asn1.RawValue
 	if _, err := asn1.Unmarshal(der, &outer); err != nil {
 		return nil, fmt.Errorf("neither PEM nor a DER certificate: %w", err)
@@ -205,5 +215,5 @@ func certificateKey(der []byte) (crypto.PublicKey, error) {
 	if cert.PublicKey == nil {
 		return nil, fmt.Errorf("certificate of %s: key of an unknown kind; register the EK's public area as UUID.pub instead", cert.Subject)
 	}
-	return cert.PublicKey, nil
+	return cert, nil
 }
