@@ -62,6 +62,9 @@ type VendordataRequest struct {
 // that very name holds "ID N", and the N others the request's JSON in base64.
 const MetadataPrefix = "deepattest.request"
 
+// MetadataNone is the value of that item when there is no request (any more).
+const MetadataNone = "none"
+
 const (
 	maxMetadataValue = 255 // Compute API, server metadata
 	maxMetadataItems = 32  // quotas allow 128, others' included
@@ -101,7 +104,7 @@ func requestID(data []byte) string {
 // fromMetadata reads a request back; nil when there is none.
 func fromMetadata(items map[string]string) (*VendordataRequest, string, error) {
 	head, ok := items[MetadataPrefix]
-	if !ok {
+	if !ok || head == MetadataNone {
 		return nil, "", nil
 	}
 	id, count, _ := strings.Cut(head, " ")

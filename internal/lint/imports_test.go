@@ -116,7 +116,8 @@ func TestOutsideModulesStayInTheirPlace(t *testing.T) {
 		{"github.com/google/go-attestation", []string{"verify", "internal/testlab"}, []string{"verify", "quote"}},
 		{"github.com/google/go-tpm/tpm2/transport", []string{"internal/tpm", "internal/guest", "internal/testlab", "internal/demo", "cmd/deepattest"}, []string{"internal"}},
 		{"github.com/urfave/cli", []string{"cmd/deepattest"}, []string{"cmd/deepattest"}},
-		{"gopkg.in/yaml.v3", []string{"policy", "cmd/deepattest"}, []string{"policy", "cmd/deepattest"}},
+		{"github.com/digitalocean/go-libvirt", []string{"internal/libvirt"}, nil},
+		{"gopkg.in/yaml.v3", []string{"policy", "cmd/deepattest", "internal/openstack"}, []string{"policy", "cmd/deepattest"}},
 		{"github.com/santhosh-tekuri/jsonschema", nil, []string{"schemas", "cmd/deepattest"}},
 		{"github.com/google/go-cmp", nil, []string{"quote", "verify", "policy", "internal", "cmd", "schemas", "examples"}},
 	}
