@@ -32,6 +32,18 @@ type Registry interface {
 	Lookup(ctx context.Context, vm quote.UUID) (*RegisteredEK, error)
 }
 
+// Lister is a Registry that can list its VMs, for operators.
+type Lister interface {
+	VMs(context.Context) ([]VM, error)
+}
+
+// VM is one line of a registry.
+type VM struct {
+	ID    quote.UUID
+	Name  string // may be empty
+	Known string // by what its vTPM is known, in words
+}
+
 // RegisteredEK is the endorsement keys of one vTPM, by their public areas, by their
 // certificates' keys, or by who certified them for the VM.
 type RegisteredEK struct {
@@ -115,6 +127,36 @@ func (d *DirRegistry) Lookup(ctx context.Context, vm quote.UUID) (*RegisteredEK,
 		return nil, ErrUnknownVM
 	}
 	return all, nil
+}
+
+// VMs lists the VMs that have files, with the kinds of their keys. A file that
+// cannot be understood is listed with its fault.
+func (d *DirRegistry) VMs(ctx context.Context) ([]VM, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, fmt.Errorf("VM registry: %w", err)
+	}
+	var list []VM
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		id, _, _ := strings.Cut(e.Name(), ".")
+		vm, err := quote.ParseUUID(id)
+		if err != nil || vm.String() != id {
+			continue
+		}
+		known := e.Name()
+		if _, err := d.file(e.Name()); err != nil {
+			known += ": " + err.Error()
+		}
+		if last := len(list) - 1; last >= 0 && list[last].ID == vm {
+			list[last].Known += ", " + known
+			continue
+		}
+		list = append(list, VM{ID: vm, Known: known})
+	}
+	return list, nil
 }
 
 // file returns the keys of one file, from the cache while it has not changed.
