@@ -157,7 +157,7 @@ func (a *appraisal) binding() outcome {
 	}
 	accept := a.policy.Trust.Guests
 	bound, ok := a.ev.Check("guest.ak.bound")
-	if !ok || bound.Status != verify.Pass {
+	if !ok || bound.Status != verify.Pass || a.ev.guest == nil {
 		return a.blocked(verify.Guest)
 	}
 	how, _, _ := strings.Cut(bound.Detail, ":")
@@ -193,9 +193,10 @@ func (a *appraisal) blocked(layer verify.Layer) outcome {
 // trusted can be.
 func (a *appraisal) layers(checks []verify.Check) []LayerResult {
 	var list []LayerResult
+	own := make([]verify.Check, 0, len(checks))
 	caps, weak := a.policy.caps(a.ev.Report)
 	for _, name := range []verify.Layer{verify.Host, verify.Link, verify.Guest} {
-		var own []verify.Check
+		own = own[:0]
 		prefix := checkID(name, "")
 		for _, c := range checks {
 			if c.Layer == name || c.Layer == verify.Format && name == verify.Host || strings.HasPrefix(c.ID, prefix) {

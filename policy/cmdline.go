@@ -39,27 +39,34 @@ func splitCommandLine(line string) (kernel, init []string) {
 // isSpace is the kernel's isspace, which counts the byte 0xa0 (lib/ctype.c).
 func isSpace(c byte) bool { return c == ' ' || '\t' <= c && c <= '\r' || c == 0xa0 }
 
-// unquote takes off the quotes that next_arg takes off.
+// unquote takes off the quotes that next_arg takes off: one before the word, one
+// before the value, and only one behind.
 func unquote(word string) string {
-	if strings.HasPrefix(word, `"`) {
-		word = strings.TrimSuffix(word[1:], `"`)
+	word, quoted := strings.CutPrefix(word, `"`)
+	if name, value, ok := strings.Cut(word, "="); ok && strings.HasPrefix(value, `"`) {
+		word, quoted = name+"="+value[1:], true
 	}
-	name, value, ok := strings.Cut(word, "=")
-	if ok && strings.HasPrefix(value, `"`) {
-		return name + "=" + strings.TrimSuffix(value[1:], `"`)
+	if quoted {
+		word = strings.TrimSuffix(word, `"`)
 	}
 	return word
 }
 
+// parameterName returns the name of a parameter. The kernel takes dashes and
+// underscores in names for the same (kernel/params.c, parameq).
+func parameterName(word string) string {
+	name, _, _ := strings.Cut(word, "=")
+	return strings.ReplaceAll(name, "-", "_")
+}
+
 // parameterMatches compares a word of a command line with a rule: "name=" is any
-// value, "name" any value or none, "name=value" this value. The kernel takes
-// dashes and underscores in names for the same (kernel/params.c, parameq).
+// value, "name" any value or none, "name=value" this value.
 func parameterMatches(word, rule string) bool {
-	name, value, hasValue := strings.Cut(word, "=")
-	wantName, wantValue, wantsValue := strings.Cut(rule, "=")
-	if strings.ReplaceAll(name, "-", "_") != strings.ReplaceAll(wantName, "-", "_") {
+	if parameterName(word) != parameterName(rule) {
 		return false
 	}
+	_, value, hasValue := strings.Cut(word, "=")
+	_, wantValue, wantsValue := strings.Cut(rule, "=")
 	switch {
 	case !wantsValue:
 		return true
@@ -69,24 +76,33 @@ func parameterMatches(word, rule string) bool {
 	return hasValue && value == wantValue
 }
 
-// judge returns what is wrong with a command line, or "".
+// denies returns the rule that denies a word.
+func (c *CommandLineRule) denies(word string) (rule string, denied bool) {
+	i := slices.IndexFunc(c.Deny, func(rule string) bool { return parameterMatches(word, rule) })
+	if i < 0 {
+		return "", false
+	}
+	return c.Deny[i], true
+}
+
+// judge returns what is wrong with a command line, or "". Of a required parameter
+// that is there more than once the last one counts, as most of the kernel's
+// setters overwrite what an earlier one set.
 func (c *CommandLineRule) judge(line string) string {
 	kernel, init := splitCommandLine(line)
-	all := slices.Concat(kernel, init)
-	for _, rule := range c.Deny {
-		for _, word := range all {
-			if parameterMatches(word, rule) {
-				return fmt.Sprintf("%q is denied by %q", clip(word), rule)
-			}
+	for _, word := range slices.Concat(kernel, init) {
+		if rule, denied := c.denies(word); denied {
+			return fmt.Sprintf("%q is denied by %q", clip(word), rule)
 		}
 	}
+	slices.Reverse(kernel)
 	for _, rule := range c.Require {
-		found := false
-		for _, word := range kernel {
-			found = found || parameterMatches(word, rule)
-		}
-		if !found {
+		last := slices.IndexFunc(kernel, func(word string) bool { return parameterName(word) == parameterName(rule) })
+		switch {
+		case last < 0:
 			return fmt.Sprintf("%q is missing", rule)
+		case !parameterMatches(kernel[last], rule):
+			return fmt.Sprintf("%q stands where %q is required", clip(kernel[last]), rule)
 		}
 	}
 	return ""

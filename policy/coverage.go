@@ -34,24 +34,35 @@ func bootChain() []pcrUse {
 	}
 }
 
-// pinned reports whether the section holds a value of a PCR.
-func (l *LayerPolicy) pinned(pcr int) bool {
-	return l.PCRs[pcr] != nil || slices.ContainsFunc(l.Profiles, func(p Profile) bool { return p.PCRs[pcr] != nil })
+// pins reports whether a layer's verdict depends on a PCR: a section gives its
+// values, in every profile if in one, and another value does more than warn.
+func (p *Policy) pins(layer verify.Layer, pcr int) bool {
+	l := p.layer(layer)
+	switch {
+	case l == nil:
+		return false
+	case l.PCRs[pcr] != nil:
+		return !p.warnOnly(checkID(layer, fmt.Sprintf("pcr.%d", pcr)))
+	}
+	return len(l.Profiles) > 0 && !p.warnOnly(checkID(layer, "profile")) &&
+		!slices.ContainsFunc(l.Profiles, func(profile Profile) bool { return profile.PCRs[pcr] == nil })
 }
 
-// demands reports whether the section asks anything of the layer's state.
-func (l *LayerPolicy) demands() bool {
-	return len(l.PCRs)+len(l.Profiles) > 0 || l.SecureBoot != nil || l.CommandLine != nil || l.IMA != nil || l.Events != nil
+// demands reports whether a section asks anything of a layer's state that does
+// more than warn.
+func (p *Policy) demands(layer verify.Layer) bool {
+	e := p.expect(layer)
+	return len(e.PCRs) > 0 || e.Log || e.IMA
 }
 
 // coverage says in words what a section leaves open. PCRs of the boot chain that
 // nothing was measured into leave nothing open.
 func (s *section) coverage() outcome {
-	if !s.rules.demands() {
-		return unknown("the section asks nothing of the %s's state", s.layer)
+	if !s.policy.demands(s.layer) {
+		return unknown("the section asks nothing of the %s's state that does more than warn", s.layer)
 	}
 	open := s.open()
-	if s.layer == verify.Host && !s.rules.pinsService() {
+	if s.layer == verify.Host && !s.policy.pinsService() {
 		open = append(open, "the quote service (no IMA allow-list, no PCR 11)")
 	}
 	if len(open) > 0 {
@@ -64,7 +75,7 @@ func (s *section) coverage() outcome {
 func (s *section) open() []string {
 	var open []string
 	for _, use := range bootChain() {
-		if s.rules.pinned(use.pcr) {
+		if s.policy.pins(s.layer, use.pcr) {
 			continue
 		}
 		value, quoted := s.claims.PCRs[use.pcr]
@@ -78,11 +89,19 @@ func (s *section) open() []string {
 	return open
 }
 
-// pinsService reports whether the section pins programs that run after the kernel
-// has started: by what IMA measured, or by an image that holds them.
-func (l *LayerPolicy) pinsService() bool {
-	return l.pinned(11) || l.IMA != nil && len(l.IMA.Digests)+len(l.IMA.Paths) > 0 ||
-		l.Events != nil && slices.ContainsFunc(l.Events.Require, func(r EventRule) bool { return r.PCR == 11 })
+// listsFiles reports whether a layer's verdict depends on an IMA allow-list.
+func (p *Policy) listsFiles(layer verify.Layer) bool {
+	l := p.layer(layer)
+	return l != nil && l.IMA != nil && l.IMA.Required && len(l.IMA.Digests)+len(l.IMA.Paths) > 0 && !p.warnOnly(checkID(layer, "ima"))
+}
+
+// pinsService reports whether the host's section pins programs that run after the
+// kernel has started: by what IMA measured, or by an image that holds them.
+func (p *Policy) pinsService() bool {
+	l := p.layer(verify.Host)
+	return p.pins(verify.Host, 11) || p.listsFiles(verify.Host) ||
+		l != nil && l.Events != nil && !p.warnOnly(checkID(verify.Host, "events")) &&
+			slices.ContainsFunc(l.Events.Require, func(r EventRule) bool { return r.PCR == 11 })
 }
 
 // limits says in words what even a trusted verdict does not prove.
@@ -99,17 +118,17 @@ func (a *appraisal) limits(place Place) []string {
 		}
 		var loose []string
 		for _, n := range claims.Covered {
-			if !rules.pinned(n) && !untouched(claims.PCRs[n]) && (n != quote.IMAPCR || rules.IMA == nil) {
+			if !a.policy.pins(name, n) && !untouched(claims.PCRs[n]) && (n != quote.IMAPCR || rules.IMA == nil) {
 				loose = append(loose, fmt.Sprint(n))
 			}
 		}
 		if len(loose) > 0 {
-			list = append(list, fmt.Sprintf("what the %s measured into PCR %s: no value in the policy", name, strings.Join(loose, ", ")))
+			list = append(list, fmt.Sprintf("what the %s measured into PCR %s: no value in the policy decides about it", name, strings.Join(loose, ", ")))
 		}
-		if rules.IMA == nil || len(rules.IMA.Digests)+len(rules.IMA.Paths) == 0 {
-			list = append(list, fmt.Sprintf("programs of the %s that run after boot: the policy has no IMA allow-list", name))
+		if !a.policy.listsFiles(name) {
+			list = append(list, fmt.Sprintf("programs of the %s that run after boot: the policy demands no IMA allow-list", name))
 		}
-		if name == verify.Host && !rules.pinsService() {
+		if name == verify.Host && !a.policy.pinsService() {
 			list = append(list, "that the host's quote service is the one you think it is: the policy does not pin it")
 		}
 	}
@@ -143,11 +162,11 @@ func (p *Policy) Coverage() []Shortfall {
 			continue
 		}
 		for _, use := range bootChain() {
-			if !l.pinned(use.pcr) {
+			if !p.pins(name, use.pcr) {
 				list = append(list, Shortfall{name, use.pcr, use.what})
 			}
 		}
-		if name == verify.Host && !l.pinsService() {
+		if name == verify.Host && !p.pinsService() {
 			list = append(list, Shortfall{name, -1, "the quote service: whoever is root on the host may vouch for anything"})
 		}
 	}

@@ -48,15 +48,18 @@ const (
 // document collects the faults of one YAML file.
 type document struct {
 	faults []*ParseError
+	more   int // faults over maxFaults
 }
 
 func (d *document) fault(e *ParseError) {
-	if len(d.faults) < maxFaults {
-		d.faults = append(d.faults, e)
+	if len(d.faults) == maxFaults {
+		d.more++
+		return
 	}
+	d.faults = append(d.faults, e)
 }
 
-// err returns all faults in the order of the file.
+// err returns the faults in the order of the file, and says when there are more.
 func (d *document) err() error {
 	slices.SortStableFunc(d.faults, func(a, b *ParseError) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -64,6 +67,10 @@ func (d *document) err() error {
 	var errs []error
 	for _, f := range d.faults {
 		errs = append(errs, f)
+	}
+	if d.more > 0 {
+		last := d.faults[len(d.faults)-1]
+		errs = append(errs, &ParseError{Line: last.Line, Column: last.Column, Reason: fmt.Sprintf("%d more faults are not listed: mend these first", d.more)})
 	}
 	return errors.Join(errs...)
 }
@@ -108,12 +115,17 @@ func readDocument(data []byte, what string) (value, *document) {
 	return v, d
 }
 
-// syntaxFault turns the YAML reader's error, which names a line only.
+// syntaxFault turns the YAML reader's error, which names a line only: its scanner
+// counts from 1, its parser from 0.
 func syntaxFault(err error) *ParseError {
 	f := &ParseError{Line: 1, Column: 1, Reason: "not YAML: " + strings.TrimPrefix(err.Error(), "yaml: ")}
 	if m := regexp.MustCompile(`line (\d+): (?s)(.*)`).FindStringSubmatch(err.Error()); m != nil {
 		if n, convErr := strconv.Atoi(m[1]); convErr == nil && n > 0 {
 			f.Line, f.Reason = n, "not YAML: "+m[2]
+			switch strings.TrimPrefix(m[2], "did not find expected ") {
+			case "key", "node content", "'-' indicator", "',' or ']'", "',' or '}'", "<document start>":
+				f.Line++
+			}
 		}
 	}
 	return f

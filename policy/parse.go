@@ -44,7 +44,7 @@ func (p *Policy) read(root value) {
 	p.MaxAge = m.get("freshness").mapping("freshness: {maxAge: 5m}", "maxAge").need("maxAge", "maxAge: 5m").duration()
 	p.Host = readLayer(m.get("host"))
 	p.Guest = readLayer(m.get("guest"))
-	if root.given() && !m.get("host").given() && !m.get("guest").given() {
+	if isMapping(root) && !m.get("host").given() && !m.get("guest").given() {
 		root.fail("guest: {pcrs: {4: [...]}}", "neither host nor guest: the policy appraises nothing")
 	}
 	p.readWarnOnly(m.get("warnOnly"))
@@ -244,21 +244,26 @@ func (l *LayerPolicy) readCommandLine(v value) {
 	parameters := func(key, example string) (list []string) {
 		for _, item := range m.get(key).list(key + ": [\"" + example + "\"]") {
 			text := item.text(strconv.Quote(example))
-			if text != "" && (len(kernelWords(text)) != 1 || strings.HasPrefix(text, "=")) {
+			if text == "" {
+				continue
+			}
+			words := kernelWords(text)
+			if len(words) != 1 || words[0] == "" || strings.HasPrefix(words[0], "=") {
 				item.fail(strconv.Quote(example), "%q: want one kernel parameter", clip(text))
+				continue
 			}
-			if key == "require" && slices.Contains(c.Deny, text) {
-				item.fail("", "%q is denied as well", clip(text))
+			if rule, denied := c.denies(words[0]); key == "require" && denied {
+				item.fail("", "%q is denied as well, by %q", clip(text), clip(rule))
 			}
-			list = append(list, text)
+			list = append(list, words[0])
 		}
 		return list
 	}
 	c.Deny = parameters("deny", "init=")
 	c.Require = parameters("require", "ima_policy=tcb")
 	for i, line := range m.get("allow").itemsIfList() {
-		if verdict := c.judge(c.Allow[i]); verdict != "" {
-			line.fail("", "%s: no command line could pass", verdict)
+		if verdict := c.judge(c.Allow[i]); verdict != "" && c.Allow[i] != "" {
+			line.fail("", "%s: this line could never pass", verdict)
 		}
 	}
 	l.CommandLine = c

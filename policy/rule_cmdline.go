@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -85,9 +86,9 @@ func (s *section) measuredLines() []measuredLine {
 		}
 		lines = append(lines, l)
 	}
-	for _, c := range s.claims.Log.Components() {
-		if text, ok := disguisedLine(c); ok {
-			lines = append(lines, measuredLine{text: text, got: c.Digest.String(), where: fmt.Sprintf("PCR %d, event %d (GRUB command)", c.PCR, c.Event)})
+	for _, c := range s.measured() {
+		if text, ok := disguisedLine(c, s.claims.Bank); ok {
+			lines = append(lines, measuredLine{text: text, got: c.Digest.String(), where: fmt.Sprintf("PCR %d, event %d (%s)", c.PCR, c.Event, c.Kind)})
 		}
 	}
 	return lines
@@ -95,27 +96,34 @@ func (s *section) measuredLines() []measuredLine {
 
 func proven(c quote.CommandLine) bool { return c.Rests == quote.RestsData && c.Text != "" }
 
-// disguisedLine returns a GRUB command that would be a command line under another
-// prefix: those begin with the kernel's path, which no command does. The text is
-// empty when the component's name was cut.
-func disguisedLine(c quote.Component) (string, bool) {
-	if c.Kind != quote.KindGRUBCommand {
-		return "", false
+// disguisedLine returns a GRUB command, or a line for a multiboot module, that
+// would be a command line under another prefix: those begin with the kernel's
+// path, which no command does. The text is empty when the component's name is not
+// what was measured, letter for letter: it was cut or made printable.
+func disguisedLine(c quote.Component, bank quote.Alg) (string, bool) {
+	text, module := strings.CutPrefix(c.Name, "module command line: ")
+	if !module {
+		text = strings.TrimPrefix(c.Name, "GRUB command: ")
+		if c.Kind != quote.KindGRUBCommand || !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "(") && !strings.HasPrefix(text, "BOOT_IMAGE=") {
+			return "", false
+		}
 	}
-	text := strings.TrimPrefix(c.Name, "GRUB command: ")
-	if !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "(") && !strings.HasPrefix(text, "BOOT_IMAGE=") {
-		return "", false
+	hash, ok := bank.Hash()
+	if !ok {
+		return "", true
 	}
-	if strings.HasSuffix(text, "…") {
-		text = ""
+	h := hash.New()
+	h.Write([]byte(text))
+	if !bytes.Equal(h.Sum(nil), c.Digest) {
+		return "", true
 	}
 	return text, true
 }
 
 // hiddenLine returns where a command line could be that the log does not show:
 // in PCRs that boot software measures command lines into and that the quote does
-// not cover, the log does not explain, or that hold events of which only the
-// unprotected type says what they are. PCR 11's .cmdline section is measured by
+// not cover, the log does not explain, or that hold events that only their
+// unprotected type makes something else. PCR 11's .cmdline section is measured by
 // the kernel too, into PCR 9.
 func (s *section) hiddenLine() string {
 	for _, n := range []int{8, 9, 12} {
@@ -127,8 +135,9 @@ func (s *section) hiddenLine() string {
 			return fmt.Sprintf("PCR %d is not explained by the log", n)
 		}
 	}
-	for _, c := range s.claims.Log.Components() {
-		if (c.PCR == 8 || c.PCR == 12) && c.Rests != quote.RestsData && c.Kind != quote.KindCommandLine {
+	for _, c := range s.measured() {
+		known := c.Kind == quote.KindCommandLine || c.Kind == quote.KindGRUBCommand && c.Rests == quote.RestsData
+		if (c.PCR == 8 || c.PCR == 12) && !known {
 			return fmt.Sprintf("PCR %d, event %d (%s)", c.PCR, c.Event, c.Name)
 		}
 	}

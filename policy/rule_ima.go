@@ -56,7 +56,12 @@ func (s *section) ima() outcome {
 			return fail("a measured file is not on the list: %q", clipTo(f.Path, maxText)).evidence(f.Alg+":"+f.Digest.String(), rule.want(f.Path), where)
 		}
 	}
-	if !listed {
+	switch {
+	case files == 0 && rule.Required:
+		return unknown("IMA measured no file: it runs without a policy, or not at all").evidence("no file in the list", "measured files", "ima")
+	case files == 0:
+		return notApplicable("IMA measured no file, which the policy accepts")
+	case !listed:
 		return pass("PCR 10 proves %d files; the policy accepts any", files)
 	}
 	return pass("all %d files are on the list", files)

@@ -46,6 +46,7 @@ type section struct {
 	layer  verify.Layer
 	rules  *LayerPolicy   // nil when the policy has no such section
 	claims *verify.Claims // nil when the layer is not authentic
+	named  []quote.Component
 }
 
 func (s *section) present() outcome {
@@ -185,9 +186,18 @@ func commonPrefix(have []quote.Component, want []ComponentValue) int {
 	return n
 }
 
-// components returns what was measured into a PCR that the log gives in full.
+// measured returns what was measured into the PCRs that the log gives in full.
+// Naming it all is work, so it is done once and only when asked for.
+func (s *section) measured() []quote.Component {
+	if s.named == nil {
+		s.named = s.claims.Log.Components()
+	}
+	return s.named
+}
+
+// components returns what was measured into one PCR.
 func (s *section) components(pcr int) (list []quote.Component) {
-	for _, c := range s.claims.Log.Components() {
+	for _, c := range s.measured() {
 		if c.PCR == pcr {
 			list = append(list, c)
 		}
@@ -240,13 +250,17 @@ func (s *section) profile() outcome {
 func (s *section) firmware() outcome {
 	version := versionText(firmwareWords(s.claims.Firmware))
 	maker := s.claims.Maker
+	var gap outcome
 	for _, rule := range s.rules.DenyFirmware {
-		if maker == "" && rule.Maker != "*" {
-			return unknown("the TPM's maker is not known: no EK certificate was verified").evidence("firmware "+version, "not "+rule.String(), "tpm.denyFirmware")
-		}
-		if rule.matches(maker, s.claims.Firmware) {
+		switch {
+		case maker == "" && rule.Maker != "*":
+			gap = unknown("the TPM's maker is not known: no EK certificate was verified").evidence("firmware "+version, "not "+rule.String(), "tpm.denyFirmware")
+		case rule.matches(maker, s.claims.Firmware):
 			return fail("the TPM runs firmware that the policy denies").evidence(strings.TrimSpace(maker+" "+version), "not "+rule.String(), "tpm.denyFirmware")
 		}
+	}
+	if gap.Detail != "" {
+		return gap
 	}
 	return pass("firmware %s is not denied", strings.TrimSpace(maker+" "+version))
 }

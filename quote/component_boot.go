@@ -227,16 +227,20 @@ func (l *EventLog) CommandLines(alg Alg) []CommandLine {
 		if !e.Extended() {
 			continue
 		}
-		check := e.DataDigested(alg)
 		line := CommandLine{Event: e.Index, PCR: e.PCR, Digest: e.Digest(alg), Rests: RestsHint, alg: alg}
+		found := line.read(e)
+		if !found && e.PCR != 11 {
+			continue // and save hashing its data
+		}
+		check := e.DataDigested(alg)
 		if section, content, ok := sections.next(e, check); ok {
 			if content && section == ".cmdline" {
-				line.Source, line.Rests = "uki-section", RestsData
+				line.Source, line.Text, line.Rests = "uki-section", "", RestsData
 				lines = append(lines, line)
 			}
 			continue
 		}
-		if !line.read(e) {
+		if !found {
 			continue
 		}
 		if check == DataMatches && line.Text != "" {
@@ -254,9 +258,11 @@ func (c *CommandLine) read(e *Event) bool {
 		c.Source = "efi-stub"
 		return err == nil && t.ID == tagLinuxLoadOptions
 	case EventIPL:
-		if text, ok := e.utf16Text(); ok {
-			c.Source, c.Text = "systemd-stub", text
-			return (e.PCR == 12 || e.PCR == 8) && !isSectionName(text) && !isInitrdName(text)
+		if e.PCR == 12 || e.PCR == 8 {
+			if text, ok := e.utf16Text(); ok {
+				c.Source, c.Text = "systemd-stub", text
+				return !isSectionName(text) && !isInitrdName(text)
+			}
 		}
 		text, ok := strings.CutPrefix(strings.TrimSuffix(string(e.Data), "\x00"), grubKernelCmdline)
 		c.Source, c.Text = "grub", text

@@ -106,8 +106,12 @@ func (e *Event) utf16Text() (string, bool) {
 	if n < 4 || n%2 != 0 || e.Data[n-1] != 0 || e.Data[n-2] != 0 || e.Data[1] != 0 {
 		return "", false
 	}
-	text := decodeUTF16(e.Data)
-	return text, len(encodeUTF16(text)) == n-2
+	for i := 0; i < n-2; i += 2 {
+		if e.Data[i] == 0 && e.Data[i+1] == 0 {
+			return "", false
+		}
+	}
+	return decodeUTF16(e.Data), true
 }
 
 // isSectionName tells a PE section name of a unified kernel image (".linux")

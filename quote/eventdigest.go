@@ -25,11 +25,11 @@ type extender struct {
 	buf  [2 * maxDigest]byte
 }
 
-func newExtender(alg Alg) (*extender, error) {
+func newExtender(alg Alg) (extender, error) {
 	if _, ok := alg.Hash(); !ok {
-		return nil, fmt.Errorf("no implementation of %s: use a sha256 or sha384 bank", alg)
+		return extender{}, fmt.Errorf("no implementation of %s: use a sha256 or sha384 bank", alg)
 	}
-	return &extender{alg: alg, size: alg.Size()}, nil
+	return extender{alg: alg, size: alg.Size()}, nil
 }
 
 // sum puts the digest of data into the first bytes of out.

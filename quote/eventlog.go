@@ -63,9 +63,9 @@ func ParseEventLog(data []byte) (*EventLog, error) {
 		r.fail("empty log")
 		return nil, r.err
 	}
-	// An event takes 32 bytes at least and about 100 as a rule.
-	l := &EventLog{Events: make([]Event, 0, min(MaxEvents, 8+len(data)/100))}
-	p := logParser{reader: r, digests: make([]EventDigest, 0, 8+len(data)/40)}
+	// An event takes 32 bytes at least and over 150 as a rule.
+	l := &EventLog{Events: make([]Event, 0, min(MaxEvents, 8+len(data)/150))}
+	p := logParser{reader: r}
 
 	first := p.event1(0)
 	if r.err != nil {
@@ -75,6 +75,7 @@ func ParseEventLog(data []byte) (*EventLog, error) {
 	if first.Type == EventNoAction && bytes.HasPrefix(first.Data, []byte(specIDEvent03)) {
 		l.SpecID = parseSpecID(r, first)
 		p.algs = l.SpecID.Algs
+		p.digests = make([]EventDigest, 0, cap(l.Events)*len(p.algs))
 		r.name = "TCG_PCR_EVENT2"
 	}
 	for r.err == nil && r.left() > 0 {

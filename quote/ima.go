@@ -194,7 +194,7 @@ func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
 
 // imaChain computes PCR 10 under both rules at once.
 type imaChain struct {
-	*extender
+	extender
 	padding        bool // try the second rule too
 	native, padded [maxDigest]byte
 	old            [imaOldBytes]byte

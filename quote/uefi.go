@@ -62,10 +62,12 @@ func decodeUTF16(b []byte) string {
 
 // encodeUTF16 returns little-endian UTF-16 without a NUL.
 func encodeUTF16(s string) []byte {
-	units := utf16.Encode([]rune(s))
-	b := make([]byte, 0, 2*len(units))
-	for _, u := range units {
-		b = binary.LittleEndian.AppendUint16(b, u)
+	b := make([]byte, 0, 2*len(s))
+	var pair [2]uint16
+	for _, r := range s {
+		for _, u := range utf16.AppendRune(pair[:0], r) {
+			b = binary.LittleEndian.AppendUint16(b, u)
+		}
 	}
 	return b
 }

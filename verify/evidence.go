@@ -52,7 +52,8 @@ func Evidence(data []byte, opts Options) (*Report, error) {
 	v.link = newLinkState(v)
 
 	r := &Report{Evidence: digest(data), Challenge: v.challenge, Now: opts.Now, LinkMethod: quote.LinkNone}
-	for _, c := range catalogue() {
+	r.Checks = make([]Check, 0, len(checks))
+	for _, c := range checks {
 		out := v.outcome(c)
 		v.done[c.ID] = out
 		r.Checks = append(r.Checks, out)

@@ -1,6 +1,7 @@
 package testlab
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"slices"
 
@@ -20,6 +21,48 @@ func (m *Machine) LengthenLog(size int) error {
 		l.events = append(l.events, once...)
 		m.Logs.UEFI = l.encode()
 	}
+	return m.replay()
+}
+
+// Remeasure makes the machine boot with other events: edit changes those of its
+// log, without the header. The SHA-256 PCRs from 0 to 15 that have events become
+// what the log gives.
+func (m *Machine) Remeasure(edit func([]quote.Event) []quote.Event) error {
+	l, err := newLogEditor(m.Logs.UEFI)
+	if err != nil {
+		return err
+	}
+	l.events = edit(slices.Clone(l.events))
+	m.Logs.UEFI = l.encode()
+	return m.replay()
+}
+
+// Relabel changes what the machine's log says of its events, and leaves the PCRs
+// as they are: digests must stay.
+func (m *Machine) Relabel(edit func([]quote.Event)) error {
+	l, err := newLogEditor(m.Logs.UEFI)
+	if err != nil {
+		return err
+	}
+	l.events = slices.Clone(l.events)
+	edit(l.events)
+	m.Logs.UEFI = l.encode()
+	return nil
+}
+
+// MeasuredText is an event over data whose SHA-256 digest is that of measured, and
+// whose digests in other banks are zeros.
+func MeasuredText(pcr int, kind quote.EventType, data, measured []byte) quote.Event {
+	digest := sha256.Sum256(measured)
+	return quote.Event{PCR: pcr, Type: kind, Data: data, Digests: []quote.EventDigest{
+		{Alg: quote.SHA1, Digest: make([]byte, 20)},
+		{Alg: quote.SHA256, Digest: digest[:]},
+		{Alg: quote.SHA384, Digest: make([]byte, 48)},
+	}}
+}
+
+// replay sets the SHA-256 PCRs to what the log gives.
+func (m *Machine) replay() error {
 	log, err := quote.ParseEventLog(m.Logs.UEFI)
 	if err != nil {
 		return err

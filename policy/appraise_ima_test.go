@@ -1,0 +1,116 @@
+package policy_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"maps"
+
+	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/quote"
+)
+
+// file is a measured file whose content is its own path.
+func file(path string) testlab.File {
+	d := sha256.Sum256([]byte(path))
+	return testlab.File{Path: path, Digest: d[:]}
+}
+
+func imaScenes() []scene {
+	const id = "policy.guest.ima"
+	w := func(want string) map[string]string { return map[string]string{id: want} }
+	rule := func(rules string) string {
+		return "$HOSTguest: {pcrs: {2: ${guest.2}}, ima: {" + rules + "}}\n"
+	}
+	files := func(files ...testlab.File) func(*testlab.World) error {
+		return func(w *testlab.World) error { return w.Guest.MeasureFiles(files...) }
+	}
+	a, b := file("/usr/bin/a"), file("/usr/bin/b")
+	list := fmt.Sprintf("allow: {%s: %s, %s: [${other}, %s]}", a.Path, a.Digest, b.Path, b.Digest)
+	violation := testlab.File{Path: "/var/log/x", Digest: make(quote.Hex, 32), Violation: true}
+	scenes := []scene{
+		{name: "files of a real boot by digest", policy: rule("allow: [${guest.ima}]"), verdict: policy.Trusted, want: w("pass: all 10 files are on the list")},
+		{name: "files of a real boot by path", policy: rule("allow: {${guest.paths}}"), verdict: policy.Trusted, want: w("pass: all 10 files are on the list")},
+		{name: "files by path", policy: rule(list), world: files(a, b), verdict: policy.Trusted, want: w("pass: all 2 files are on the list")},
+		{name: "an unlisted file", policy: rule(list), world: files(a, file("/tmp/x"), b), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "/tmp/x"`)},
+		{name: "a listed file under another path", policy: rule(list), world: files(a, testlab.File{Path: b.Path, Digest: a.Digest}), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "/usr/bin/b"`)},
+		{name: "a listed digest under any path", policy: rule("allow: [" + a.Digest.String() + "]"), world: files(a, testlab.File{Path: "/elsewhere", Digest: a.Digest}), verdict: policy.Trusted, want: w("pass: all 2 files")},
+		{name: "an unlisted digest", policy: rule("allow: [" + a.Digest.String() + "]"), world: files(a, b), verdict: policy.Untrusted, want: w("fail")},
+		{name: "an unlisted file only warns", policy: rule(list) + "warnOnly: [policy.guest.ima]\n", world: files(file("/tmp/x")), verdict: policy.Trusted, want: w("warn: a measured file is not on the list")},
+		{name: "a file named like the boot aggregate", policy: rule(list), world: files(a, file("boot_aggregate")), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "boot_aggregate"`)},
+		{name: "a violation", policy: rule(list), world: files(a, violation, b), verdict: policy.Untrusted, want: w("fail: IMA could not measure a file")},
+		{name: "a violation where any file is accepted", policy: rule("required: true"), world: files(a, violation), verdict: policy.Trusted, want: w("pass: PCR 10 proves 1 files; the policy accepts any")},
+		{name: "any file is accepted", policy: rule("required: true"), verdict: policy.Trusted, want: w("pass: PCR 10 proves 10 files")},
+		{name: "a file after the quote", policy: rule(list), world: files(a), bundle: func(b *quote.Bundle) {
+			late := testlab.Machine{PCRs: quote.PCRs{quote.SHA256: maps.Clone(mustWorld().Guest.PCRs[quote.SHA256])}}
+			if err := late.MeasureFiles(file("/tmp/late")); err != nil {
+				panic(err)
+			}
+			b.Guest.Logs.IMA = append(bytes.Clone(b.Guest.Logs.IMA), late.Logs.IMA...)
+		}, verdict: policy.Trusted, want: w("pass: all 1 files")},
+
+		// An empty list proves that nothing was measured, not that all is well.
+		{name: "IMA measured nothing but the boot aggregate", policy: rule(list), world: files(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "IMA does not run, and a list is shown", policy: rule(list), world: func(w *testlab.World) error {
+			err := w.Guest.MeasureFiles(a)
+			w.Guest.PCRs[quote.SHA256][quote.IMAPCR] = make(quote.Hex, 32)
+			return err
+		}, verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "an empty list where any file is accepted", policy: rule("required: true"), world: files(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "an empty list where none is needed", policy: rule("required: false, " + list), world: files(), verdict: policy.Trusted, want: w("not-applicable: IMA measured no file, which the policy accepts")},
+		{name: "no list where none is needed", policy: rule("required: false, " + list), bundle: func(b *quote.Bundle) { b.Guest.Logs.IMA = nil }, verdict: policy.Trusted, want: w("not-applicable: no IMA list, which the policy accepts")},
+		{name: "an unlisted file where no list is needed", policy: rule("required: false, " + list), verdict: policy.Untrusted, want: w("fail")},
+		{name: "no list", policy: rule(list), bundle: func(b *quote.Bundle) { b.Guest.Logs.IMA = nil }, verdict: policy.Inconclusive, want: map[string]string{
+			"guest.ima.replay": "not-run",
+		}, noGuest: "guest.ima.replay"},
+		{name: "no list, and the rule only warns", policy: rule(list) + "warnOnly: [policy.guest.ima]\n", bundle: func(b *quote.Bundle) { b.Guest.Logs.IMA = nil }, verdict: policy.Trusted, want: w("unknown: there is no IMA list")},
+		{name: "a list that was begun after another boot state", policy: rule(list), world: func(w *testlab.World) error {
+			if err := w.Guest.MeasureFiles(a, b); err != nil {
+				return err
+			}
+			return extra(w.Guest, 9, quote.EventIPL, "x", "x")
+		}, verdict: policy.Untrusted, want: w("fail: the IMA list was begun after another boot state")},
+		{name: "an unlisted file of the host", policy: "host: {ima: {allow: [${host.7}]}}\n$GUEST", verdict: policy.Untrusted, want: map[string]string{"policy.host.ima": `fail: a measured file is not on the list: "/init"`}},
+		{name: "an unknown template", policy: rule("allow: [${guest.ima}]"), world: func(w *testlab.World) error { return unknownTemplate(w.Guest) }, verdict: policy.Inconclusive, want: w("unknown: an IMA entry cannot be read")},
+	}
+	return scenes
+}
+
+// unknownTemplate renames the template of the machine's last IMA entry, which
+// nothing protects.
+func unknownTemplate(m *testlab.Machine) error {
+	at := bytes.LastIndex(m.Logs.IMA, []byte("ima-sig"))
+	if at < 0 {
+		return fmt.Errorf("no entry of template ima-sig")
+	}
+	m.Logs.IMA = bytes.Clone(m.Logs.IMA)
+	copy(m.Logs.IMA[at:], "ima-new")
+	return nil
+}
+
+func eventScenes() []scene {
+	const id = "policy.guest.events"
+	w := func(want string) map[string]string { return map[string]string{id: want} }
+	rule := func(rules string) string {
+		return "$HOSTguest: {pcrs: {2: ${guest.2}}, events: {" + rules + "}}\n"
+	}
+	// The digest of an action that every boot measures into PCR 4 and of a
+	// separator, which is in PCRs 0 to 7.
+	action := fmt.Sprintf("%x", sha256.Sum256([]byte("Calling EFI Application from Boot Option")))
+	separator := fmt.Sprintf("%x", sha256.Sum256(make([]byte, 4)))
+	scenes := []scene{
+		{name: "a required event", policy: rule("require: [{pcr: 4, component: action, sha256: " + action + "}]"), verdict: policy.Trusted, want: w("pass: 1 required measurements are there, none of 0 denied ones")},
+		{name: "a required event is missing", policy: rule("require: [{pcr: 4, sha256: " + action + "}, {pcr: 11, component: UKI section .linux, sha256: ${other}}]"), verdict: policy.Untrusted, want: w("fail: a required measurement is missing")},
+		{name: "a required event is in another PCR", policy: rule("require: [{pcr: 5, sha256: " + action + "}]"), verdict: policy.Untrusted, want: w("fail: a required measurement is missing")},
+		{name: "a denied event", policy: rule("deny: [{pcr: 4, sha256: ${other}}, {pcr: 4, component: action, sha256: " + action + "}]"), verdict: policy.Untrusted, want: w("fail: a denied measurement is in the log")},
+		{name: "a denied event is in another PCR", policy: rule("deny: [{pcr: 5, sha256: " + action + "}]"), verdict: policy.Trusted, want: w("pass: 0 required measurements are there, none of 1 denied ones")},
+		{name: "a denied event only warns", policy: rule("deny: [{pcr: 4, sha256: "+action+"}]") + "warnOnly: [policy.guest.events]\n", verdict: policy.Trusted, want: w("warn: a denied measurement")},
+		{name: "a component is only a name", policy: rule("require: [{pcr: 4, component: something else, sha256: " + separator + "}]"), verdict: policy.Trusted, want: w("pass")},
+		{name: "a PCR that the log does not explain", policy: rule("deny: [{pcr: 12, sha256: ${other}}]"), verdict: policy.Inconclusive, want: w("unknown: the log does not explain PCR 12")},
+		{name: "a failure counts more than what is not explained", policy: rule("require: [{pcr: 12, sha256: ${other}}], deny: [{pcr: 4, sha256: " + action + "}]"), verdict: policy.Untrusted, want: w("fail: a denied measurement")},
+		{name: "a required event of the host", policy: "host: {events: {require: [{pcr: 4, sha256: " + separator + "}]}}\n$GUEST", verdict: policy.Trusted, want: map[string]string{"policy.host.events": "pass"}},
+		{name: "a required event of the host is missing", policy: "host: {events: {require: [{pcr: 11, sha256: ${other}}, {pcr: 4, sha256: ${other}}]}}\n$GUEST", verdict: policy.Untrusted, want: map[string]string{"policy.host.events": "fail"}},
+	}
+	return scenes
+}
