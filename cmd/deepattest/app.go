@@ -70,6 +70,8 @@ func (p *program) app() *cli.App {
 			p.policyCommand(),
 			p.trustCommand(),
 			p.hostCommand(),
+			p.openstackCommand(),
+			p.pushCommand(),
 			p.pcrCommand(),
 			p.logCommand(),
 			p.ekCommand(),
@@ -132,11 +134,16 @@ func flagsFirst(app *cli.App, args []string) []string {
 		case a == "-" || !strings.HasPrefix(a, "-"):
 			rest = append(rest, a)
 		default:
-			front = append(front, a)
-			if takesValue(flags, a) && i+1 < len(args) {
+			if i+1 < len(args) && takesValue(flags, a) {
 				i++
-				front = append(front, args[i])
+				front = append(front, a, args[i])
+				break
 			}
+			if i+1 < len(args) && mayTake(flags, a, args[i+1]) {
+				i++
+				a += "=" + args[i]
+			}
+			front = append(front, a)
 		}
 	}
 	return slices.Concat(args[:at], front, rest)
@@ -149,7 +156,7 @@ func takesValue(flags []cli.Flag, arg string) bool {
 		return false
 	}
 	for _, f := range flags {
-		if _, is := f.(*cli.BoolFlag); !is && slices.Contains(f.Names(), name) {
+		if _, is := f.(*cli.BoolFlag); !is && !isOptional(f) && slices.Contains(f.Names(), name) {
 			return true
 		}
 	}

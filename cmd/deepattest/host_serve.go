@@ -28,10 +28,12 @@ func (p *program) hostServeCommand() *cli.Command {
 		Usage: "quote the host's TPM for its guests, and vouch for their vTPMs",
 		Description: "Runs on the hypervisor until it is told to stop. Vouches for those VMs only whose vTPM's endorsement key is in the\n" +
 			"registry, a folder with files named by VM uuid: UUID.pem, UUID.crt, UUID.der (certificates), UUID.pub (TPMT_PUBLIC).\n" +
+			"With --libvirt it vouches for the running VMs whose vTPM has a certificate of this host's CA for that VM.\n" +
+			"For OpenStack's dynamic vendordata it answers on POST /v1/vendordata: see docs/openstack.md.\n" +
 			"The service and its configuration belong into what the host measures: see docs/trust.md.",
-		Flags: []cli.Flag{
+		Flags: concat(registryFlags(), []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Value: cli.NewStringSlice(":8443"), EnvVars: env("listen"), Usage: "`ADDRESS` to listen on, [HOST]:PORT with TLS or unix:PATH; may be repeated"},
-			&cli.StringFlag{Name: "registry", EnvVars: env("registry"), Usage: "`FOLDER` of the vTPMs' endorsement keys (mandatory)"},
+			&cli.StringFlag{Name: "public", EnvVars: env("public"), Usage: "`ADDRESS` of this service as guests reach it, https://HOST:PORT: what the cloud's vendordata tells them"},
 			&cli.StringFlag{Name: "name", EnvVars: env("name"), Usage: "`NAME` of this host, for people; default: the system's"},
 			&cli.StringFlag{Name: "cert", EnvVars: env("cert"), Usage: "PEM `FILE` of the service's certificate; made with the key if neither is there. Without it, one that lives as long as the service"},
 			&cli.StringFlag{Name: "key", EnvVars: env("key"), Usage: "PEM `FILE` of the certificate's key"},
@@ -39,7 +41,7 @@ func (p *program) hostServeCommand() *cli.Command {
 			&cli.StringFlag{Name: "pcrs", Value: defaultPCRs, EnvVars: env("pcrs"), Usage: "PCRs in every quote, as `BANK:N,N,...[+BANK:...]`"},
 			&cli.StringFlag{Name: "event-log", Value: paths.EventLog, EnvVars: env("event-log"), Usage: "`FILE` with the firmware's event log"},
 			&cli.StringFlag{Name: "ima-log", Value: paths.IMA, EnvVars: env("ima-log"), Usage: "`FILE` with the binary IMA list"},
-		},
+		}),
 		Action: p.hostServe,
 	}
 }
@@ -48,12 +50,10 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 	if err := noArgs(c); err != nil {
 		return err
 	}
-	if c.String("registry") == "" {
-		return usagef("--registry is missing: name the folder with the endorsement keys of this host's vTPMs")
-	}
-	registry, err := host.NewDirRegistry(c.String("registry"))
+	log := p.logger()
+	vms, err := p.openRegistry(c, log)
 	if err != nil {
-		return usage(err)
+		return err
 	}
 	selection, err := parseSelection("pcrs", c.String("pcrs"))
 	if err != nil {
@@ -79,9 +79,10 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 		return cannot(err)
 	}
 	server, err := host.NewServer(host.Config{
-		TPM: t, Keys: keys, Registry: registry, Selection: selection, Name: name,
+		TPM: t, Keys: keys, Registry: vms.Registry, Selection: selection, Name: name,
+		Public: c.String("public"), Fingerprint: host.Fingerprint(cert.Certificate[0]),
 		EventLog: c.String("event-log"), IMA: c.String("ima-log"),
-		TLS: host.ServerTLS(cert), Limits: host.DefaultLimits(), Now: p.now, Rand: rand.Reader, Log: p.logger(),
+		TLS: host.ServerTLS(cert), Limits: host.DefaultLimits(), Now: p.now, Rand: rand.Reader, Log: log,
 	})
 	if err != nil {
 		return usage(err)
@@ -90,11 +91,11 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 	if err != nil {
 		return usage(err)
 	}
-	log := p.logger()
 	for _, l := range listeners {
 		log(fmt.Sprintf("listening on %s %s", l.Addr().Network(), l.Addr()))
 	}
 	log("certificate fingerprint " + host.Fingerprint(cert.Certificate[0]))
+	defer vms.start(c.Context)()
 	return server.Serve(c.Context, listeners...)
 }
 

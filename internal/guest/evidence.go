@@ -51,7 +51,7 @@ func Evidence(ctx context.Context, cfg Config, source HostSource) (*quote.Bundle
 	}
 	b.Context.VM = cfg.VM
 	if cfg.VM.IsZero() && cfg.Paths.ProductUUID != "" {
-		if b.Context.VM, err = cfg.Paths.vm(); err != nil {
+		if b.Context.VM, err = cfg.Paths.VM(); err != nil {
 			b.Guest.Missing = append(b.Guest.Missing, absence(quote.MissingVMUUID, err,
 				"this machine has no SMBIOS; give its uuid with --vm"))
 		}

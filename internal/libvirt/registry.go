@@ -23,10 +23,12 @@ const DefaultURI = "qemu:///system"
 // Options is a registry's configuration. All fields are mandatory but those that say
 // otherwise.
 type Options struct {
-	URI     string              // "DRIVER:///system", with ?socket=PATH for an unusual socket
-	Issuers []*x509.Certificate // certificates of the CAs that certify this host's vTPMs
-	Now     func() time.Time    //
-	Log     func(string)        // what starts, stops and is lost; may be nil
+	URI string // "DRIVER:///system", with ?socket=PATH for an unusual socket
+	// Issuers reads the certificates of the CAs that certify this host's vTPMs. It is
+	// called for every lookup: the CA is made with the host's first vTPM.
+	Issuers func() ([]*x509.Certificate, error)
+	Now     func() time.Time
+	Log     func(string) // what starts, stops and is lost; may be nil
 }
 
 // Registry knows the running VMs of a libvirt daemon while Run follows it. Without
@@ -73,11 +75,8 @@ func New(o Options) (*Registry, error) {
 	if driver == "" || transport != "" && transport != "unix" || u.Host != "" || u.Path == "" {
 		return nil, fmt.Errorf("libvirt %q: want a daemon on this host, such as %s or %s?socket=/run/libvirt/libvirt-sock-ro", o.URI, DefaultURI, DefaultURI)
 	}
-	if len(o.Issuers) == 0 {
-		return nil, errors.New("libvirt: needs the certificate of the CA that certifies this host's vTPMs")
-	}
-	if o.Now == nil {
-		return nil, errors.New("libvirt: needs a clock")
+	if o.Issuers == nil || o.Now == nil {
+		return nil, errors.New("libvirt: needs the CA that certifies this host's vTPMs, and a clock")
 	}
 	if o.Log == nil {
 		o.Log = func(string) {}
@@ -108,7 +107,11 @@ func (r *Registry) Lookup(_ context.Context, vm quote.UUID) (*host.RegisteredEK,
 	if !ok || d.vtpm == "" {
 		return nil, host.ErrUnknownVM
 	}
-	return &host.RegisteredEK{Certified: &host.Certified{Subject: d.name + ":" + vm.String(), Issuers: r.o.Issuers}}, nil
+	issuers, err := r.o.Issuers()
+	if err != nil {
+		return nil, fmt.Errorf("CA of this host's vTPMs: %w", err)
+	}
+	return &host.RegisteredEK{Certified: &host.Certified{Subject: d.name + ":" + vm.String(), Issuers: issuers}}, nil
 }
 
 // VMs lists the running VMs.

@@ -23,13 +23,14 @@ type follower struct {
 	mu    sync.Mutex
 	lines []string
 	skew  time.Duration // of its clock
+	noCA  error         // why there is no CA
 }
 
 func follow(t testing.TB, d *daemon) *follower {
 	t.Helper()
 	f := &follower{}
 	r, err := New(Options{
-		URI: "qemu:///system?socket=" + d.path, Issuers: []*x509.Certificate{{}},
+		URI: "qemu:///system?socket=" + d.path, Issuers: f.issuers,
 		Now: func() time.Time { f.mu.Lock(); defer f.mu.Unlock(); return time.Now().Add(f.skew) },
 		Log: func(line string) { f.mu.Lock(); defer f.mu.Unlock(); f.lines = append(f.lines, line) },
 	})
@@ -42,6 +43,12 @@ func follow(t testing.TB, d *daemon) *follower {
 	go func() { defer close(done); r.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return f
+}
+
+func (f *follower) issuers() ([]*x509.Certificate, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return []*x509.Certificate{{}}, f.noCA
 }
 
 func (f *follower) log() string {
@@ -92,6 +99,15 @@ func TestFollow(t *testing.T) {
 	}
 	d.set(two, fakeVM{"instance-00000002", 4, emulated}, 2, 1)
 	f.until(t, two, "instance-00000002:"+two.String())
+	f.mu.Lock()
+	f.noCA = errors.New("no vTPM was made here yet")
+	f.mu.Unlock()
+	if _, err := f.Lookup(t.Context(), one); err == nil || !strings.Contains(err.Error(), "no vTPM was made") || errors.Is(err, host.ErrUnknownVM) {
+		t.Errorf("without a CA: %v", err)
+	}
+	f.mu.Lock()
+	f.noCA = nil
+	f.mu.Unlock()
 	d.set(one, fakeVM{}, 5, 3)
 	f.until(t, one, "unknown VM")
 	d.set(one, fakeVM{"renamed", 5, emulated}, 2, 0)
@@ -215,7 +231,7 @@ func TestFewQuestions(t *testing.T) {
 }
 
 func TestNew(t *testing.T) {
-	good := Options{URI: DefaultURI, Issuers: []*x509.Certificate{{}}, Now: time.Now}
+	good := Options{URI: DefaultURI, Issuers: (&follower{}).issuers, Now: time.Now}
 	r, err := New(good)
 	if err != nil || r.driver != "qemu:///system" || r.paths[0] != "/run/libvirt/virtqemud-sock-ro" {
 		t.Errorf("%+v, %v", r, err)

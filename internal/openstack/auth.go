@@ -30,8 +30,9 @@ type Cloud struct {
 	close    func()
 }
 
-// ErrNoCredentials reports that neither a clouds.yaml nor OS_ variables name a cloud.
-var ErrNoCredentials = errors.New("no OpenStack credentials")
+// ErrCredentials reports that clouds.yaml or the OS_ variables cannot be used; the
+// cloud was not asked.
+var ErrCredentials = errors.New("OpenStack credentials")
 
 const (
 	maxAnswer   = 4 << 20 // bytes of one answer of the cloud
@@ -53,7 +54,7 @@ func Open(ctx context.Context, name string) (*Cloud, error) {
 		auth, endpoint, config, err = fromEnv()
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", ErrCredentials, err)
 	}
 	provider, err := openstack.NewClient(auth.IdentityEndpoint)
 	if err != nil {
@@ -149,7 +150,7 @@ func findClouds() (path string, entries map[string]bool, err error) {
 		}
 		return path, entries, nil
 	}
-	return "", nil, fmt.Errorf("%w: there is no %s", ErrNoCredentials, strings.Join(places, ", no "))
+	return "", nil, fmt.Errorf("there is no %s", strings.Join(places, ", no "))
 }
 
 func readClouds(path string) (map[string]bool, error) {
@@ -202,7 +203,7 @@ func fromEnv() (gophercloud.AuthOptions, gophercloud.EndpointOpts, *tls.Config, 
 		TokenID:                     get("OS_TOKEN", "OS_AUTH_TOKEN"),
 	}
 	if auth.IdentityEndpoint == "" {
-		return fault("%w: name a cloud of clouds.yaml (--cloud or OS_CLOUD), or source an openrc file, which sets OS_AUTH_URL", ErrNoCredentials)
+		return fault("there are none: name a cloud of clouds.yaml (--cloud or OS_CLOUD), or source an openrc file, which sets OS_AUTH_URL")
 	}
 	user := func() {
 		auth.UserID, auth.Username = get("OS_USER_ID", "OS_USERID"), get("OS_USERNAME")

@@ -116,7 +116,7 @@ func TestOpenFromFile(t *testing.T) {
 			t.Errorf("%s: error %v, want %q", name, err, want)
 		}
 	}
-	if _, err := Open(t.Context(), "work"); !errors.Is(err, ErrNoCredentials) || !strings.Contains(err.Error(), "clouds.yaml") {
+	if _, err := Open(t.Context(), "work"); !errors.Is(err, ErrCredentials) || !strings.Contains(err.Error(), "clouds.yaml") {
 		t.Errorf("no file: %v", err)
 	}
 	write("clouds.yaml", `
@@ -164,7 +164,7 @@ clouds:
 
 func TestNoCredentials(t *testing.T) {
 	clearEnv(t)
-	if _, err := Open(t.Context(), ""); !errors.Is(err, ErrNoCredentials) || !strings.Contains(err.Error(), "openrc") {
+	if _, err := Open(t.Context(), ""); !errors.Is(err, ErrCredentials) || !strings.Contains(err.Error(), "openrc") {
 		t.Errorf("error %v", err)
 	}
 }

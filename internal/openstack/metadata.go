@@ -166,6 +166,16 @@ func (c *metadataClient) vendordata(ctx context.Context) (*host.Vendordata, erro
 	return parseVendorData(data)
 }
 
+// Hint reads only what the operator says of the host's quote service, in one
+// request; nil when nothing.
+func (g Guest) Hint(ctx context.Context) (*host.Vendordata, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, metadataLimit, fmt.Errorf("no answer within %s", metadataLimit))
+	defer cancel()
+	client := newMetadataClient(g.Metadata)
+	defer client.close()
+	return client.vendordata(ctx)
+}
+
 // parseMetaData takes the uuid and the project out of meta_data.json, and clears
 // data. The file also holds admin_pass and random_seed, which leave this function in
 // no way: not in errors either, so those name members and no values.

@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -286,6 +287,12 @@ func (c *Cloud) SetMetadata(ctx context.Context, id quote.UUID, items map[string
 	}
 	_, err = servers.UpdateMetadata(ctx, client, id.String(), servers.MetadataOpts(items)).Extract()
 	return explain(err, "compute", "write metadata of server "+id.String())
+}
+
+// HostID is Nova's name of a host to a project: SHA-224 of both names, one after the
+// other (nova, utils.generate_hostid).
+func HostID(project, host string) string {
+	return fmt.Sprintf("%x", sha256.Sum224([]byte(project+host)))
 }
 
 // NoService reports whether an error says that the cloud does not have the service.
