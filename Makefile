@@ -2,6 +2,8 @@
 #
 #   make demo     a layered attestation on software TPMs, and attacks on it
 #   make test     vet and all tests, those on real software TPMs included
+#   make openstack  this program on real OpenStack services and a real guest: root,
+#                   Debian, about five minutes
 #   make lint     format, static analysis, this module's own rules, stale files
 #   make docs     write CHECKS.md and docs/deepattest.1 again
 #   make fuzz     every fuzz target for FUZZTIME (default 60s)
@@ -14,7 +16,7 @@ BENCHTIME ?= 1s
 
 CMD = ./cmd/deepattest
 
-.PHONY: build demo test race lint bench fuzz docs vuln clean need
+.PHONY: build demo test race openstack lint bench fuzz docs vuln clean need
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o $(BIN) $(CMD)
@@ -31,6 +33,9 @@ test: need
 
 race: need
 	DEEPATTEST_NEED_SWTPM=1 $(GO) test -race -timeout 20m ./...
+
+openstack:
+	@scripts/openstack/run.sh
 
 lint:
 	@scripts/lint.sh

@@ -68,6 +68,14 @@ func (g Guest) OnOpenStack() bool {
 func (g Guest) Read(ctx context.Context) (*Instance, error) {
 	i, err := g.fromService(ctx)
 	if err == nil {
+		// Nova's first dynamic vendordata after a start may take longer than that.
+		if i.Note == "" {
+			return i, nil
+		}
+		if old, driveErr := g.fromDrive(); driveErr == nil && old.Hint != nil {
+			i.Hint = old.Hint
+			i.Note += "; the host's quote service is as the config drive had it at boot"
+		}
 		return i, nil
 	}
 	if ctx.Err() != nil {

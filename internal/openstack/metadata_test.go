@@ -206,6 +206,18 @@ func TestConfigDrive(t *testing.T) {
 	if i, err := (Guest{Drive: filepath.Dir(filepath.Dir(folder))}).fromDrive(); err != nil || i.Hint != nil {
 		t.Errorf("without vendordata: %+v, %v", i, err)
 	}
+	// A service whose vendordata fails leaves the drive's hint.
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "meta_data.json") {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+		_, _ = w.Write(recorded(t, "meta_data.json"))
+	}))
+	defer s.Close()
+	i, err := Guest{Metadata: s.URL, Drive: image}.Read(t.Context())
+	if err != nil || i.Facts.Source != quote.CloudMetadata || i.Hint == nil || i.Hint.Name != "cmp2" || !strings.Contains(i.Note, "status 500") || !strings.Contains(i.Note, "at boot") {
+		t.Errorf("%+v, %v", i, err)
+	}
 	f, err := os.Open(image)
 	if err != nil {
 		t.Fatal(err)
