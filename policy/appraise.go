@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -157,10 +158,16 @@ func (a *appraisal) binding() outcome {
 	}
 	accept := a.policy.Trust.Guests
 	bound, ok := a.ev.Check("guest.ak.bound")
-	if !ok || bound.Status != verify.Pass || a.ev.guest == nil {
+	how, _, _ := strings.Cut(bound.Detail, ":")
+	switch {
+	case a.ev.guest == nil:
+		return a.blocked(verify.Guest)
+	case a.ev.LinkMethod == quote.LinkXenDeepQuote:
+		// The guest has no key: its vTPM's domain vouches, in the host's quote.
+		how = BoundVouched
+	case !ok || bound.Status != verify.Pass:
 		return a.blocked(verify.Guest)
 	}
-	how, _, _ := strings.Cut(bound.Detail, ":")
 	if !slices.Contains(accept, how) {
 		c := fail("the guest's attestation key is bound in a way that the policy does not accept")
 		if how != BoundVouched && how != BoundPinned {

@@ -156,7 +156,7 @@ func commandLineScenes() []scene {
 		})
 	}
 	host := "policy.host.cmdline"
-	for _, s := range []scene{
+	return append(list, []scene{
 		{name: "PCR 12 is not quoted", policy: rule(deny), world: grub(func(m *testlab.Machine) error {
 			m.Selection[0].PCRs = append(m.Selection[0].PCRs[:12:12], 13, 14)
 			return nil
@@ -167,8 +167,5 @@ func commandLineScenes() []scene {
 		}), verdict: policy.Inconclusive, want: map[string]string{id: "unknown: a measurement that nothing explains"}},
 		{name: "the host's line", policy: "host: {cmdline: {" + deny + "}}\n$GUEST", world: func(w *testlab.World) error { return w.Host.Boot("grub-sb") }, verdict: policy.Trusted, want: map[string]string{host: "pass", "policy.host.coverage": "warn"}},
 		{name: "the host's line is denied", policy: "host: {cmdline: {deny: [console]}}\n$GUEST", world: func(w *testlab.World) error { return w.Host.Boot("grub-sb") }, verdict: policy.Untrusted, want: map[string]string{host: "fail"}},
-	} {
-		list = append(list, s)
-	}
-	return list
+	}...)
 }

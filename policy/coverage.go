@@ -63,7 +63,7 @@ func (s *section) coverage() outcome {
 	}
 	open := s.open()
 	if s.layer == verify.Host && !s.policy.pinsService() {
-		open = append(open, "the quote service (no IMA allow-list, no PCR 11)")
+		open = append(open, s.rules.service())
 	}
 	if len(open) > 0 {
 		return warn("another state would pass in: %s", strings.Join(open, "; "))
@@ -99,9 +99,22 @@ func (p *Policy) listsFiles(layer verify.Layer) bool {
 // kernel has started: by what IMA measured, or by an image that holds them.
 func (p *Policy) pinsService() bool {
 	l := p.layer(verify.Host)
+	if l != nil && l.TPM == quote.Version12 {
+		// A measuring GRUB puts Xen and domain 0 into one of 11 to 14, tboot into
+		// 17 to 19.
+		return slices.ContainsFunc([]int{11, 12, 13, 14, 17, 18, 19}, func(n int) bool { return p.pins(verify.Host, n) })
+	}
 	return p.pins(verify.Host, 11) || p.listsFiles(verify.Host) ||
 		l != nil && l.Events != nil && !p.warnOnly(checkID(verify.Host, "events")) &&
 			slices.ContainsFunc(l.Events.Require, func(r EventRule) bool { return r.PCR == 11 })
+}
+
+// service names what vouches for guests, and how it could be pinned.
+func (l *LayerPolicy) service() string {
+	if l.TPM == quote.Version12 {
+		return "hypervisor and vTPM domains (no PCR of 11 to 14 and 17 to 19)"
+	}
+	return "the quote service (no IMA allow-list, no PCR 11)"
 }
 
 // limits says in words what even a trusted verdict does not prove.
@@ -129,7 +142,11 @@ func (a *appraisal) limits(place Place) []string {
 			list = append(list, fmt.Sprintf("programs of the %s that run after boot: the policy demands no IMA allow-list", name))
 		}
 		if name == verify.Host && !a.policy.pinsService() {
-			list = append(list, "that the host's quote service is the one you think it is: the policy does not pin it")
+			if rules.TPM == quote.Version12 {
+				list = append(list, "that the host's hypervisor and vTPM domains are the ones you think they are: the policy does not pin them")
+			} else {
+				list = append(list, "that the host's quote service is the one you think it is: the policy does not pin it")
+			}
 		}
 	}
 	if a.ev.LinkMethod == quote.LinkNonceOnly {
@@ -137,6 +154,12 @@ func (a *appraisal) limits(place Place) []string {
 	}
 	if c, _ := a.ev.Check("link.vm"); c.Status == verify.NotApplicable {
 		list = append(list, "that this is a certain VM: none was named")
+	}
+	if a.ev.LinkMethod == quote.LinkXenDeepQuote {
+		list = append(list, "that domain 0 of the Xen host is honest: it says which vTPM is a guest's, and with the TPM's owner secret it can make deep quotes of its own")
+	}
+	if a.ev.TPM12 {
+		list = append(list, "collisions: everything that a TPM 1.2 says rests on SHA-1, and who writes what is measured can make two things that measure alike")
 	}
 	if place == InGuest {
 		list = append(list, "a hypervisor that lies to this program")

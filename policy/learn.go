@@ -75,7 +75,25 @@ type learnedPCR struct {
 }
 
 // learnedPCRs follows what was seen to change which PCR: see docs/policy.md.
-func learnedPCRs() []learnedPCR {
+func learnedPCRs(family string) []learnedPCR {
+	if family == quote.Version12 {
+		return []learnedPCR{
+			{0, true, "firmware"},
+			{2, true, "option ROMs"},
+			{4, true, "boot loaders; the kernel that pv-grub started"},
+			{5, true, "settings of boot loaders; the command line and initrd that pv-grub gave"},
+			{8, true, "boot loader"},
+			{9, true, "boot loader"},
+			{10, false, "IMA: use an ima rule, the value changes with every file"},
+			{11, true, "commands of a measuring GRUB"},
+			{12, true, "disk encryption"},
+			{13, true, "files that a measuring GRUB read: Xen, domain 0"},
+			{14, true, "a measuring GRUB itself"},
+			{17, true, "dynamic launch: policy and hypervisor"},
+			{18, true, "dynamic launch: hypervisor and modules"},
+			{19, true, "dynamic launch: modules"},
+		}
+	}
 	return []learnedPCR{
 		{0, true, "firmware; under OVMF it also follows memory size and CPU count"},
 		{1, false, "firmware settings, which differ from boot to boot"},
@@ -129,18 +147,23 @@ func (w *learner) section(layer verify.Layer) error {
 		}
 	}
 	w.line(0, "%s:", layer)
-	if bank != quote.SHA256 {
+	switch {
+	case all[0].TPM == quote.Version12:
+		w.line(1, "tpm: {version: %q, bank: %s}", quote.Version12, bank)
+	case bank != quote.SHA256:
 		w.line(1, "tpm: {bank: %s}", bank)
 	}
 	w.line(1, "pcrs:")
 	pinned := 0
-	for _, p := range learnedPCRs() {
+	for _, p := range learnedPCRs(all[0].TPM) {
 		values := w.values(all, p.pcr)
 		switch {
 		case values == nil:
 			if p.pin {
 				w.line(2, "# %d: not quoted in all of the evidence (%s)", p.pcr, p.note)
 			}
+		case all[0].TPM == quote.Version12 && len(values) == 1 && untouched(values[0].Digest):
+			w.line(2, "# %d: left out: nothing was measured (%s)", p.pcr, p.note)
 		case !p.pin:
 			w.line(2, "# %d: left out: %s%s", p.pcr, p.note, seen(len(values), len(all)))
 		default:

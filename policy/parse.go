@@ -51,7 +51,7 @@ func (p *Policy) read(root value) {
 }
 
 func (t *TrustRules) read(v value) {
-	m := v.mapping("trust: {hosts: enrolled}", "hosts", "roots", "guests", "link")
+	m := v.mapping("trust: {hosts: enrolled}", "hosts", "roots", "guests", "link", "xen")
 	t.AnyHost = m.get("hosts").word("enrolled", "any-with-known-maker") == "any-with-known-maker"
 	for _, root := range m.get("roots").list("roots: [builtin]") {
 		name := root.text(Builtin)
@@ -79,6 +79,23 @@ func (t *TrustRules) read(v value) {
 	if least := m.get("link").mapping(link, "minimum").need("minimum", "minimum: host-vouched"); least.given() {
 		t.LinkMinimum = least.word(quote.LinkHostVouched, quote.LinkXenDeepQuote, quote.LinkEKCertified, quote.LinkNonceOnly)
 	}
+	t.readXen(m.get("xen"))
+}
+
+// readXen reads what a deep quote of a Xen vTPM must show beside its uuid.
+func (t *TrustRules) readXen(v value) {
+	const example = "xen: {labels: [\"system_u:system_r:vtpm_t\"]}"
+	m := v.mapping(example, "labels", "groups", "groupKeys")
+	for _, label := range m.get("labels").list(example) {
+		t.Xen.Labels = append(t.Xen.Labels, label.text("system_u:system_r:vtpm_t"))
+	}
+	digests := func(key string) (list []quote.Hex) {
+		for _, d := range m.get(key).list(key + ": [40 hexadecimal digits]") {
+			list = append(list, d.digest(quote.SHA1))
+		}
+		return list
+	}
+	t.Xen.Groups, t.Xen.GroupKeys = digests("groups"), digests("groupKeys")
 }
 
 const (
@@ -103,17 +120,22 @@ func readLayer(v value) *LayerPolicy {
 }
 
 func (l *LayerPolicy) readTPM(v value) {
-	m := v.mapping("tpm: {bank: sha256}", "bank", "denyFirmware")
+	m := v.mapping("tpm: {bank: sha256}", "version", "bank", "denyFirmware", "expiredEK")
+	l.readFamily(m)
 	bank := m.get("bank")
 	switch name, ok := bank.scalar("a bank", quote.SHA256.String()); {
 	case !ok:
+	case l.TPM == quote.Version12:
+		if name != quote.SHA1.String() {
+			bank.fail(quote.SHA1.String(), "bank %q: a TPM 1.2 has sha1 only", clip(name))
+		}
 	case name == quote.SHA256.String():
 	case name == quote.SHA384.String():
 		l.Bank = quote.SHA384
 	case name == quote.SHA512.String():
 		l.Bank = quote.SHA512
 	case name == quote.SHA1.String():
-		bank.fail(quote.SHA256.String(), "sha1 is refused: collisions can be made, and every TPM 2.0 has sha256")
+		bank.fail(quote.SHA256.String(), "sha1 is refused: collisions can be made, and every TPM 2.0 has sha256; only a section with tpm.version \"1.2\" may have it")
 	default:
 		bank.fail(quote.SHA256.String(), "unknown bank %q: want sha256, sha384 or sha512", clip(name))
 	}
@@ -127,6 +149,29 @@ func (l *LayerPolicy) readTPM(v value) {
 			item.fail(firmwareExample, "%v", err)
 		}
 		l.DenyFirmware = append(l.DenyFirmware, rule)
+	}
+}
+
+// readFamily reads which family the layer's TPM is of. SHA-1 comes with the old one
+// and never without it.
+func (l *LayerPolicy) readFamily(m mapping) {
+	if version := m.get("version"); version.given() {
+		// YAML takes 1.2 and 2.0 for numbers; the characters count.
+		if text, ok := version.scalar("a TPM version", `"1.2"`); ok {
+			switch text {
+			case "2.0":
+			case quote.Version12:
+				l.TPM, l.Bank = quote.Version12, quote.SHA1
+			default:
+				version.fail(`"1.2"`, "%q: want 2.0 or %s", clip(text), quote.Version12)
+			}
+		}
+	}
+	if expired := m.get("expiredEK"); expired.given() {
+		if l.TPM != quote.Version12 {
+			expired.fail("", "only EK certificates of a TPM 1.2 are accepted after their end: set tpm.version to \"1.2\"")
+		}
+		l.ExpiredEK = expired.word("fail", "warn") == "warn"
 	}
 }
 

@@ -43,6 +43,7 @@ type TrustRules struct {
 	Roots       []string // Builtin, or names of PEM files beside the policy, for the caller to load
 	Guests      []string // how a guest's AK may be bound: BoundVouched, BoundPinned
 	LinkMinimum string   // the weakest link method accepted: a quote.Link... name
+	Xen         verify.XenExpect
 }
 
 // How a guest's attestation key may be bound to its vTPM.
@@ -53,7 +54,9 @@ const (
 
 // LayerPolicy is what one layer, host or guest, must show.
 type LayerPolicy struct {
-	Bank         quote.Alg // the only PCR bank that counts
+	TPM          string    // family: quote.Version12; empty is 2.0
+	Bank         quote.Alg // the only PCR bank that counts; quote.SHA1 for a TPM 1.2 and for no other
+	ExpiredEK    bool      // a TPM 1.2's EK certificate may have run out
 	DenyFirmware []FirmwareRule
 	PCRs         map[int][]Value // alternatives for each PCR
 	Profiles     []Profile
@@ -126,6 +129,7 @@ func (p *Policy) Options(base verify.Options) verify.Options {
 	base.Guest = p.expect(verify.Guest)
 	base.AnyHost = p.Trust.AnyHost
 	base.LinkMinimum = p.Trust.LinkMinimum
+	base.Xen = p.Trust.Xen
 	if !slices.Contains(p.Trust.Guests, BoundPinned) {
 		base.Anchors.Guests = nil
 	}
@@ -155,7 +159,7 @@ func (p *Policy) expect(name verify.Layer) verify.Expect {
 	if l == nil {
 		return verify.Expect{}
 	}
-	e := verify.Expect{Bank: l.Bank}
+	e := verify.Expect{TPM: l.TPM, Bank: l.Bank, AcceptExpiredEK: l.ExpiredEK}
 	counts := func(check string) bool { return !p.warnOnly(checkID(name, check)) }
 	for n := range l.PCRs {
 		if counts(fmt.Sprintf("pcr.%d", n)) {

@@ -100,7 +100,7 @@ type LayerClaims struct {
 	Model       string            `json:"model,omitempty"`
 	Firmware    string            `json:"firmware"` // 16 hex digits: vendor specific
 	EK          quote.Hex         `json:"ek,omitempty"`
-	AK          quote.Hex         `json:"ak"`
+	AK          quote.Hex         `json:"ak,omitempty"` // none for a guest under a Xen deep quote
 	Bank        quote.Alg         `json:"bank"`
 	PCRs        map[int]quote.Hex `json:"pcrs"`
 	Replayed    []int             `json:"replayed"` // PCRs the log explains in full

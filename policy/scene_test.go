@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
@@ -46,9 +45,6 @@ const (
 	goodHost  = "host:\n  pcrs: {0: ${host.0}, 2: ${host.2}, 4: ${host.4}, 7: ${host.7}, 9: ${host.9}}\n  ima: {allow: [${host.ima}]}\n"
 	goodGuest = "guest:\n  pcrs: {0: ${guest.0}, 2: ${guest.2}, 4: ${guest.4}, 7: ${guest.7}, 9: ${guest.9}, 11: ${guest.11}}\n"
 )
-
-// drawn is when the challenge of every scene was drawn.
-func drawn(w *testlab.World) time.Time { return w.Now.Add(-30 * time.Second) }
 
 func newWorld(t testing.TB) *testlab.World {
 	t.Helper()

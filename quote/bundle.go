@@ -35,7 +35,7 @@ type Layer struct {
 
 // TPM is what the TPM says of itself (TPM2_GetCapability, unsigned).
 type TPM struct {
-	Version      string `json:"version"`      // "2.0" or "1.2"
+	Version      string `json:"version"`      // "2.0" or Version12
 	Manufacturer string `json:"manufacturer"` // TPM_PT_MANUFACTURER, e.g. "STM"
 	Model        string `json:"model"`        // TPM_PT_VENDOR_STRING_1..4
 	Firmware     string `json:"firmware"`     // TPM_PT_FIRMWARE_VERSION as "a.b.c.d" (16 bits each)
@@ -43,21 +43,23 @@ type TPM struct {
 
 // EK is the endorsement key with its certificates.
 type EK struct {
-	Public       []byte   `json:"public,omitempty"`       // TPMT_PUBLIC
+	Public       []byte   `json:"public,omitempty"`       // TPMT_PUBLIC; TPM_PUBKEY of TPM 1.2
 	Certificates [][]byte `json:"certificates,omitempty"` // DER as read from NV, trailing bytes included
 	Chain        [][]byte `json:"chain,omitempty"`        // DER intermediates from NV 0x01c00100 and up
 }
 
 // AK is the attestation key that signed the quotes.
 type AK struct {
-	Public      []byte `json:"public"`                // TPMT_PUBLIC
+	Public      []byte `json:"public"`                // TPMT_PUBLIC; TPM_PUBKEY of TPM 1.2; empty for a guest without a quote of its own
 	Certificate []byte `json:"certificate,omitempty"` // DER
 }
 
-// Quote is one TPM2_Quote response, byte-exact.
+// Quote is one TPM2_Quote response, byte-exact, or what TPM_Quote of TPM 1.2
+// signed. Of a guest under method xen-deep-quote Attest is the TPM_PCR_INFO_SHORT
+// that the host's quote covers, and there is no signature.
 type Quote struct {
-	Attest    []byte `json:"attest"`    // TPMS_ATTEST
-	Signature []byte `json:"signature"` // TPMT_SIGNATURE
+	Attest    []byte `json:"attest"`    // TPMS_ATTEST; TPM_QUOTE_INFO of TPM 1.2
+	Signature []byte `json:"signature"` // TPMT_SIGNATURE; RSASSA signature of TPM 1.2
 }
 
 // PCRs holds PCR values by bank and index.
@@ -108,6 +110,9 @@ type Link struct {
 	TreeSize   uint64 `json:"treeSize,omitzero"`    // leaves under the quoted root
 	LeafIndex  uint64 `json:"leafIndex,omitzero"`   // this guest's leaf
 	Inclusion  []Hex  `json:"inclusion,omitempty"`  // RFC 9162 section 2.1.3 proof, leaf to root
+
+	// DeepQuote takes the leaf's place for method xen-deep-quote.
+	DeepQuote *DeepQuote `json:"deepQuote,omitempty"`
 }
 
 // Context is what the collector noticed around the evidence. Nothing signs it.

@@ -189,6 +189,14 @@ func (l *Link) validate() error {
 			return invalid("/link", "a name or digest of %d bytes, at most %d", len(f), maxData)
 		}
 	}
+	if l.DeepQuote != nil {
+		if l.Method != LinkXenDeepQuote {
+			return invalid("/link/deepQuote", "with method %.40q, want %s", l.Method, LinkXenDeepQuote)
+		}
+		if err := l.DeepQuote.validate(); err != nil {
+			return err
+		}
+	}
 	switch l.Method {
 	case LinkHostVouched, LinkXenDeepQuote, LinkEKCertified, LinkNonceOnly, LinkNone:
 		return nil

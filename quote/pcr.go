@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -46,15 +47,20 @@ func (s Selection) Empty() bool {
 
 // String prints "sha256:0,1,2+sha384:0".
 func (s Selection) String() string {
-	var parts []string
-	for _, b := range s {
-		parts = append(parts, fmt.Sprintf("%s:%s", b.Alg, joinInts(b.PCRs)))
+	text := make([]byte, 0, 128) // each report has one for each layer, so that it is worth it
+	for i, b := range s {
+		if i > 0 {
+			text = append(text, '+')
+		}
+		text = append(append(text, b.Alg.String()...), ':')
+		for j, n := range b.PCRs {
+			if j > 0 {
+				text = append(text, ',')
+			}
+			text = strconv.AppendInt(text, int64(n), 10)
+		}
 	}
-	return strings.Join(parts, "+")
-}
-
-func joinInts(v []int) string {
-	return strings.Trim(strings.ReplaceAll(fmt.Sprint(v), " ", ","), "[]")
+	return string(text)
 }
 
 // ParseSelection reads what String prints.

@@ -219,7 +219,27 @@ func TestMutatedEvidenceIsRefused(t *testing.T) {
 	}
 	mutate(t, compile(t, "evidence.v1.schema.json"), data)
 
+	xen, err := testlab.NewXenWorld()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := xen.Bundle(testlab.Challenge(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Link.DeepQuote.Group = x.Link.VM
+	deep, err := x.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutate(t, compile(t, "evidence.v1.schema.json"), deep)
+
 	s := compile(t, "evidence.v1.schema.json")
+	m := decode(t, deep).(map[string]any)
+	m["link"].(map[string]any)["method"] = "none"
+	if s.Validate(m) == nil {
+		t.Error("a deep quote under another link method: accepted")
+	}
 	for name, edit := range map[string]func(map[string]any){
 		"other media type": func(m map[string]any) { m["mediaType"] = "application/json" },
 		"short challenge":  func(m map[string]any) { m["challenge"] = "00" },

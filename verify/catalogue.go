@@ -35,7 +35,7 @@ func catalogue() []check {
 			},
 			run: (*verification).format,
 		}},
-		hostChecks(), linkChecks(), guestChecks(), contextChecks(),
+		hostChecks(), linkChecks(), xenChecks(), guestChecks(), contextChecks(),
 	)
 }
 

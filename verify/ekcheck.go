@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"crypto"
 	"crypto/x509"
 	"time"
 )
@@ -20,11 +21,31 @@ type CheckedEK struct {
 // that came with it and are trusted for nothing. The error says what is wrong with
 // which certificate.
 func CheckEK(der []byte, chain [][]byte, anchors Anchors, now time.Time) (*CheckedEK, error) {
-	p, err := newEKAnchors(anchors.Roots, anchors.Intermediates).verify(der, chain, now)
+	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates), der, chain, now)
+}
+
+// CheckEK12 is CheckEK for a TPM 1.2, whose certificates may be signed with SHA-1
+// and, when acceptExpired says so, have run out.
+func CheckEK12(der []byte, chain [][]byte, anchors Anchors, now time.Time, acceptExpired bool) (*CheckedEK, error) {
+	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates).for12(acceptExpired), der, chain, now)
+}
+
+func checkEK(a *ekAnchors, der []byte, chain [][]byte, now time.Time) (*CheckedEK, error) {
+	p, err := a.verify(der, chain, now)
 	if err != nil {
 		return nil, err
 	}
 	return &CheckedEK{
 		Cert: p.Cert, Manufacturer: p.Identity.Manufacturer, Model: p.Identity.Model, Path: p.Path, Notes: p.Notes,
 	}, nil
+}
+
+// EKKey returns the public key of an EK certificate, also of one that crypto/x509
+// reads without its key (id-RSAES-OAEP). Nothing is checked.
+func EKKey(der []byte) (crypto.PublicKey, error) {
+	ek, err := parseEKCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return ek.Cert.PublicKey, nil
 }

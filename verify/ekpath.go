@@ -16,6 +16,7 @@ import (
 // verifications may share it.
 type ekAnchors struct {
 	anchors, intermediates map[string][]*x509.Certificate
+	*rules12               // nil for TPM 2.0
 }
 
 // newEKAnchors indexes trusted anchors and helper certificates. Only an anchor
@@ -57,6 +58,10 @@ func (a *ekAnchors) verify(leafDER []byte, extra [][]byte, now time.Time) (*ekPa
 	if err != nil {
 		return nil, err
 	}
+	now, fault := a.admit(ek, now)
+	if fault != nil {
+		return nil, fault
+	}
 	if fault := ek.checkProfile(now); fault != nil {
 		return nil, fault
 	}
@@ -65,6 +70,11 @@ func (a *ekAnchors) verify(leafDER []byte, extra [][]byte, now time.Time) (*ekPa
 	s := &ekSearch{anchors: a, helpers: bySubject(helpers), now: now, path: []*x509.Certificate{ek.Cert}}
 	if !s.extend() {
 		return nil, s.fault
+	}
+	for _, c := range s.path[:len(s.path)-1] {
+		if c.SignatureAlgorithm == x509.SHA1WithRSA {
+			ek.Notes = append(ek.Notes, "signed with SHA-1: certificate "+describeCertificate(c))
+		}
 	}
 	return &ekPath{ekCertificate: ek, Path: s.path, Anchor: s.path[len(s.path)-1]}, nil
 }
@@ -165,7 +175,7 @@ func (s *ekSearch) issuers(c *x509.Certificate) []ekIssuer {
 // extend lengthens the path by an issuer until it ends at an anchor.
 func (s *ekSearch) extend() bool {
 	child := s.path[len(s.path)-1]
-	if !acceptedSignature(child.SignatureAlgorithm) {
+	if !s.anchors.accepts(child.SignatureAlgorithm) {
 		s.explain(&ekError{Reason: ekBadSignature, Certificate: describeCertificate(child),
 			Got: child.SignatureAlgorithm.String(), Want: "RSA or ECDSA with SHA-256, SHA-384 or SHA-512"})
 		return false
@@ -178,7 +188,7 @@ func (s *ekSearch) extend() bool {
 			continue
 		}
 		s.signatures++
-		if i.cert.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature) != nil {
+		if s.anchors.checkSignature(i.cert, child) != nil {
 			if i.keyID < 2 {
 				s.explain(ekFault(ekBadSignature, child, "a signature by another key", "one by "+describeCertificate(i.cert)))
 			}

@@ -14,6 +14,9 @@ type check struct {
 	// optional tells whether the check's outcome does not count for this
 	// evidence; nil means it always counts.
 	optional func(*verification) bool
+	// subject says why the check has no subject in this evidence, before anything
+	// can block it; "" and nil mean that it has one.
+	subject func(*verification) string
 }
 
 // verification is the working state of one call of Evidence.
@@ -28,6 +31,7 @@ type verification struct {
 	ekBound   bool     // the host's attestation key is in the TPM of its endorsement key
 	anchors   []string // in words, for the result
 	done      map[string]Check
+	instead   map[string]func(*verification) Check // made in the place of a catalogued check's run
 }
 
 // Evidence runs every check of the catalogue over a bundle, given as the bytes it
@@ -47,11 +51,15 @@ func Evidence(data []byte, opts Options) (*Report, error) {
 	if opts.UnsafeAnyChallenge {
 		v.challenge = v.bundle.Challenge
 	}
-	v.host = newLayer(Host, v.bundle.Host, opts.Host)
-	v.guest = newLayer(Guest, v.bundle.Guest, opts.Guest)
+	v.host = newLayer(Host, v.bundle.Host, opts.Host, false)
+	v.guest = newLayer(Guest, v.bundle.Guest, opts.Guest, v.deep() != nil)
 	v.link = newLinkState(v)
+	v.instead = v.special()
 
 	r := &Report{Evidence: digest(data), Challenge: v.challenge, Now: opts.Now, LinkMethod: quote.LinkNone}
+	for _, l := range []*layer{v.host, v.guest} {
+		r.TPM12 = r.TPM12 || l.ev != nil && l.ev.Is12()
+	}
 	r.Checks = make([]Check, 0, len(checks))
 	for _, c := range checks {
 		out := v.outcome(c)
@@ -73,16 +81,29 @@ func digest(b []byte) quote.Hex {
 
 // outcome runs a check, or records what keeps it from running.
 func (v *verification) outcome(c check) Check {
+	run := c.run
+	if instead := v.instead[c.ID]; instead != nil {
+		run = instead
+	}
 	out := Check{Status: NotRun}
-	if blocker := v.blocker(c.Needs); blocker != "" {
+	if why := c.noSubject(v); why != "" {
+		out = notApplicable("%s", why)
+	} else if blocker := v.blocker(c.Needs); blocker != "" {
 		out.BlockedBy = blocker
 		out.Detail = "not run: " + blocker + " did not pass"
 	} else {
-		out = c.run(v)
+		out = run(v)
 	}
 	out.ID, out.Layer = c.ID, c.Layer
 	out.Required = out.Status != NotApplicable && c.Layer != Context && (c.optional == nil || !c.optional(v))
 	return out
+}
+
+func (c *check) noSubject(v *verification) string {
+	if c.subject == nil {
+		return ""
+	}
+	return c.subject(v)
 }
 
 // blocker returns the first of the needed checks that did not hold.
@@ -131,13 +152,16 @@ func (v *verification) claim(r *Report) {
 	r.guest.VM = v.bundle.Link.VM
 	r.guest.Name = r.guest.VM.String()
 	for _, g := range v.opts.Anchors.Guests {
-		if g.Name != "" && string(g.AK) == string(r.guest.AK) {
+		if g.Name != "" && len(g.AK) > 0 && string(g.AK) == string(r.guest.AK) {
 			r.guest.Name = g.Name
 		}
 	}
 }
 
 func pass(format string, args ...any) Check {
+	if len(args) == 0 { // most that pass have nothing to say
+		return Check{Status: Pass, Detail: format}
+	}
 	return Check{Status: Pass, Detail: fmt.Sprintf(format, args...)}
 }
 

@@ -59,7 +59,7 @@ func TestLinkMethodSays(t *testing.T) {
 		"LinkMinimumNone":  "nothing links",
 		"LinkNonceOnly":    "weaker than the policy's minimum",
 		"LinkEKCertified":  "weaker than the policy's minimum",
-		"LinkXenDeepQuote": "cannot be checked by this version",
+		"LinkXenDeepQuote": "the evidence has no deep quote",
 		"MissingHostLayer": "no host layer: no host service answers",
 	} {
 		if c, _ := report(t, find(t, name)).Check("link.method"); !strings.Contains(c.Detail, want) {

@@ -81,6 +81,9 @@ func (v *verification) ekChain() Check {
 
 func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
 	anchors := newEKAnchors(v.opts.Anchors.Roots, v.opts.Anchors.Intermediates)
+	if v.host.ev.Is12() {
+		anchors = anchors.for12(v.host.expect.AcceptExpiredEK)
+	}
 	path, err := anchors.verify(der, v.host.ev.EK.Chain, v.opts.Now)
 	if err != nil {
 		var f *ekError
@@ -154,6 +157,8 @@ func (v *verification) hostNonce() Check {
 	switch {
 	case len(v.host.attest.ExtraData) == 0:
 		return fail("the host's quote answers no challenge").evidence("empty qualifyingData", "a commitment to a tree of leaves", "extraData")
+	case v.link.proven && v.bundle.Link.Method == quote.LinkXenDeepQuote:
+		return pass("the deep quote's external data commits to the challenge")
 	case v.link.proven:
 		return pass("the signed tree holds a leaf for the challenge")
 	case subtle.ConstantTimeCompare(v.bundle.Challenge, v.challenge) != 1:

@@ -22,6 +22,8 @@ type layer struct {
 	akErr, ekErr error
 	attest       *quote.Attest
 	attestErr    error
+	info         *quote.QuoteInfo    // of a TPM 1.2
+	short        *quote.PCRInfoShort // of a guest under a deep quote
 	signature    *quote.Signature
 	signatureErr error
 	log          layerLog
@@ -29,16 +31,24 @@ type layer struct {
 	repairs      []string
 }
 
-func newLayer(name Layer, ev *quote.Layer, expect Expect) *layer {
+func newLayer(name Layer, ev *quote.Layer, expect Expect, deep bool) *layer {
 	l := &layer{name: name, ev: ev, expect: expect}
 	if ev == nil {
 		return l
 	}
-	if l.ak, l.akErr = quote.ParsePublic(ev.AK.Public); l.akErr != nil {
+	if deep {
+		l.readDeep() // it has no keys
+		return l
+	}
+	if l.ak, l.akErr = quote.ParseKey(ev.TPM.Version, ev.AK.Public); l.akErr != nil {
 		l.ak = nil // half a key has no Name
 	}
-	if l.ek, l.ekErr = quote.ParsePublic(ev.EK.Public); l.ekErr != nil {
+	if l.ek, l.ekErr = quote.ParseKey(ev.TPM.Version, ev.EK.Public); l.ekErr != nil {
 		l.ek = nil
+	}
+	if ev.Is12() {
+		l.read12()
+		return l
 	}
 	l.attest, l.attestErr = quote.ParseAttest(ev.Quote.Attest)
 	l.signature, l.signatureErr = quote.ParseSignature(ev.Quote.Signature)
@@ -82,9 +92,12 @@ func (l *layer) value(n int) quote.Hex { return l.ev.PCRs[l.expect.bank()][n] }
 // claims copies what the layer's signature covered.
 func (l *layer) claims() *Claims {
 	c := &Claims{
-		AK: l.ak.Name(), Firmware: l.attest.FirmwareVersion, Clock: l.attest.Clock,
+		TPM: l.expect.family(), Firmware: l.attest.FirmwareVersion, Clock: l.attest.Clock,
 		Bank: l.expect.bank(), Covered: slices.Clone(l.covered()),
 		PCRs: make(map[int]quote.Hex, quote.NumPCRs), IMA: l.imaCovered,
+	}
+	if l.ak != nil { // none under a deep quote
+		c.AK = l.ak.Name()
 	}
 	if l.ek != nil {
 		c.EK = l.ek.Name()
@@ -217,8 +230,9 @@ func (l *layer) selection() Check {
 		return fail("the quote covers no PCR at all").evidence("an empty selection", "at least one PCR", "pcrSelect")
 	}
 	for _, alg := range slices.Sorted(maps.Keys(l.ev.PCRs)) {
-		for _, n := range slices.Sorted(maps.Keys(l.ev.PCRs[alg])) {
-			if !slices.Contains(sel.Bank(alg), n) {
+		bank, quoted := l.ev.PCRs[alg], sel.Bank(alg)
+		for n := range quote.NumPCRs { // the bundle's format has no other
+			if _, shown := bank[n]; shown && !slices.Contains(quoted, n) {
 				return fail("the evidence shows a PCR that was not quoted").
 					evidence(fmt.Sprintf("%s PCR %d", alg, n), "signed selection "+sel.String(), "pcrs")
 			}

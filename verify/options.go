@@ -29,6 +29,8 @@ type Options struct {
 	// LinkMinimum is the weakest link method that is accepted: a quote.Link...
 	// name; empty means host-vouched.
 	LinkMinimum string
+	// Xen is what a deep quote of a Xen vTPM must show.
+	Xen XenExpect
 	// Previous is what the last accepted result said of the same VM, nil when
 	// there is none.
 	Previous *Previous
@@ -44,6 +46,36 @@ type Expect struct {
 	PCRs []int     // PCRs that the signed selection must cover
 	Log  bool      // rules rest on the event log: it must be there and replay
 	IMA  bool      // rules rest on the IMA list: likewise
+
+	// TPM is the family that the layer's TPM must have: quote.Version12, with Bank
+	// quote.SHA1 as the only one that there is, or "2.0"; empty means "2.0".
+	TPM string
+	// AcceptExpiredEK takes an EK certificate of a TPM 1.2 as it was on the last day
+	// of its validity: such TPMs outlive their certificates. The report says so.
+	AcceptExpiredEK bool
+}
+
+// XenExpect is what a deep quote must show beside the vTPM's uuid, which it always
+// must. The zero value asks for nothing more.
+type XenExpect struct {
+	Labels    []string    // XSM labels that the vTPM's domain may have
+	Groups    []quote.Hex // accepted digests of a group's configuration (quote.DeepGroupInfo)
+	GroupKeys []quote.Hex // accepted digests of a group's key (quote.DeepGroupKey)
+}
+
+// flags are those that a deep quote must have been asked for.
+func (x *XenExpect) flags() quote.DeepQuoteFlags {
+	f := quote.DeepUUID
+	if len(x.Labels) > 0 {
+		f |= quote.DeepMeasurements
+	}
+	if len(x.Groups) > 0 {
+		f |= quote.DeepGroupInfo
+	}
+	if len(x.GroupKeys) > 0 {
+		f |= quote.DeepGroupKey
+	}
+	return f
 }
 
 // Anchors are the trust anchors. They come from the tenant, never from evidence.
@@ -61,7 +93,8 @@ func (a *Anchors) Empty() bool {
 }
 
 // EnrolledHost is a host the tenant enrolled: an AK that was proven, by credential
-// activation, to live in the TPM of an EK.
+// activation, to live in the TPM of an EK. Keys of a TPM 1.2 have Names of the same
+// form, over their TPM_PUBKEY: see quote.ParsePubkey.
 type EnrolledHost struct {
 	Name   string    // the tenant's word for it
 	EK, AK quote.Hex // Names
@@ -100,8 +133,25 @@ func (o *Options) validate() error {
 		return fmt.Errorf("%w: %w", ErrOptions, quote.CheckChallenge(o.Challenge))
 	case o.Now.IsZero():
 		return fmt.Errorf("%w: no time of appraisal given", ErrOptions)
+	case o.Host.validate() != nil:
+		return fmt.Errorf("%w: host: %w", ErrOptions, o.Host.validate())
+	case o.Guest.validate() != nil:
+		return fmt.Errorf("%w: guest: %w", ErrOptions, o.Guest.validate())
 	case linkRank(o.linkMinimum()) == 0 && o.linkMinimum() != quote.LinkNone:
 		return fmt.Errorf("%w: link minimum %q is not a link method", ErrOptions, o.LinkMinimum)
+	}
+	return nil
+}
+
+// validate keeps SHA-1 to the one family that has nothing else.
+func (e Expect) validate() error {
+	switch {
+	case e.TPM != "" && e.TPM != "2.0" && e.TPM != quote.Version12:
+		return fmt.Errorf("TPM %q: want 2.0 or %s", e.TPM, quote.Version12)
+	case e.TPM == quote.Version12 && e.Bank != quote.SHA1:
+		return fmt.Errorf("bank %s: a TPM 1.2 has %s only", e.bank(), quote.SHA1)
+	case e.AcceptExpiredEK && e.TPM != quote.Version12:
+		return errors.New("expired EK certificates are accepted of TPM 1.2 only")
 	}
 	return nil
 }
@@ -111,6 +161,14 @@ func (o *Options) linkMinimum() string {
 		return quote.LinkHostVouched
 	}
 	return o.LinkMinimum
+}
+
+// family is the expected TPM family of a layer.
+func (e Expect) family() string {
+	if e.TPM == "" {
+		return "2.0"
+	}
+	return e.TPM
 }
 
 // bank is the pinned bank of a layer.

@@ -22,6 +22,9 @@ type Report struct {
 	// Cloud is what the cloud's operator asserts of the VM, nil when nothing.
 	// Nothing signs it.
 	Cloud *quote.Cloud
+	// TPM12 tells that a layer of the evidence has a TPM 1.2, whatever became of it:
+	// all that it says rests on SHA-1.
+	TPM12 bool
 
 	host, guest *Claims
 }
@@ -49,7 +52,8 @@ func (r *Report) Check(id string) (Check, bool) {
 type Claims struct {
 	Name     string          // the enrolled host's or the VM's name; the VM's uuid when it has none
 	VM       quote.UUID      // guest only: the VM the link names
-	EK, AK   quote.Hex       // Names; EK is nil for a host whose AK alone is pinned
+	TPM      string          // family: "2.0" or quote.Version12
+	EK, AK   quote.Hex       // Names; EK is nil for a host whose AK alone is pinned, both for a guest under a deep quote
 	Maker    string          // EK certificate: TPM manufacturer, "" without certificate
 	Model    string          // EK certificate
 	Firmware uint64          // TPMS_ATTEST.firmwareVersion

@@ -34,12 +34,9 @@ func loadTrust(c *cli.Context) (*trustFile, error) {
 	if path == "" {
 		return t, nil
 	}
-	data, err := readFile(path, policy.MaxPolicy)
-	if err != nil {
-		return nil, usagef("trust file: %w", err)
-	}
-	if t.Trust, err = policy.ParseTrust(data, filepath.Base(path)); err != nil {
-		return nil, usage(inFile(path, err))
+	var err error
+	if t.Trust, _, err = readTrust(path); err != nil {
+		return nil, usage(err)
 	}
 	if err := addRoots(&t.anchors, filepath.Dir(path), t.Roots); err != nil {
 		return nil, usagef("trust file %s: %w", path, err)
@@ -56,6 +53,16 @@ func loadTrust(c *cli.Context) (*trustFile, error) {
 	}
 	t.anchors.Guests = t.Guests
 	return t, nil
+}
+
+// readTrust reads a trust file alone, and returns its text too.
+func readTrust(path string) (*policy.Trust, []byte, error) {
+	data, err := readFile(path, policy.MaxPolicy)
+	if err != nil {
+		return nil, nil, fmt.Errorf("trust file: %w", err)
+	}
+	t, err := policy.ParseTrust(data, filepath.Base(path))
+	return t, data, inFile(path, err)
 }
 
 // fingerprint is the pinned certificate of the service at an address.

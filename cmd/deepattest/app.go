@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
@@ -30,8 +31,32 @@ func (p *program) run(ctx context.Context, args []string) (code int) {
 			code = exitFault
 		}
 	}()
+	out := &sink{w: p.out}
+	p.out, p.json = out, wantsJSON(args)
 	app := p.app()
-	return p.report(app.RunContext(ctx, flagsFirst(app, args)))
+	err := app.RunContext(ctx, flagsFirst(app, args))
+	switch {
+	case out.err != nil:
+		err = &exitError{exitDelivery, fmt.Errorf("the output could not be written: %w", out.err)}
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		err = cannot(fmt.Errorf("interrupted: %w", err))
+	}
+	return p.report(err)
+}
+
+// sink is the standard output. It remembers a failure for writers that do not
+// look, such as that of help pages.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+func (s *sink) Write(b []byte) (int, error) {
+	n, err := s.w.Write(b)
+	if err != nil {
+		s.err = err
+	}
+	return n, err
 }
 
 // app is the command line. Commands are in files of their own name.
@@ -51,12 +76,15 @@ func (p *program) app() *cli.App {
 		UseShortOptionHandling:    false,
 		Suggest:                   true,
 		ExitErrHandler:            func(*cli.Context, error) {}, // run decides
-		OnUsageError:              func(_ *cli.Context, err error, _ bool) error { return usage(err) },
 		CommandNotFound:           nil,
 		CustomAppHelpTemplate:     cli.AppHelpTemplate + "\n" + exitCodes,
+		Flags:                     []cli.Flag{&cli.BoolFlag{Name: "version", Usage: "print the version"}},
 		Action: func(c *cli.Context) error {
-			if c.NArg() > 0 {
-				return usagef("no command %q: see `deepattest --help`", c.Args().First())
+			switch {
+			case c.NArg() > 0:
+				return noCommand("", c.App.Commands, c.Args().First())
+			case c.Bool("version"):
+				return p.version(c)
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -83,24 +111,27 @@ func (p *program) app() *cli.App {
 			p.manCommand(),
 		},
 	}
-	prepare(app.Commands, app.Commands)
+	app.OnUsageError = misused("", app.Flags)
+	prepare(app.Commands, app.Commands, "")
 	return app
 }
 
-// prepare gives every command what all share; all are the commands of the program.
-func prepare(commands, all []*cli.Command) {
+// prepare gives every command what all share; all are the commands of the program,
+// and parent is how these are called.
+func prepare(commands, all []*cli.Command, parent string) {
 	for _, c := range commands {
-		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage(err) }
+		full := strings.TrimSpace(parent + " " + c.Name)
 		c.HideHelpCommand = true
 		if len(c.Subcommands) > 0 {
-			group := c
+			c.OnUsageError = misused(full, nil)
+			c.CustomHelpTemplate = cli.SubcommandHelpTemplate + "\n" + exitCodes
 			c.Action = func(ctx *cli.Context) error {
 				if ctx.NArg() > 0 {
-					return usagef("no command %q: see `deepattest %s --help`", group.Name+" "+ctx.Args().First(), group.Name)
+					return noCommand(full, c.Subcommands, ctx.Args().First())
 				}
 				return cli.ShowSubcommandHelp(ctx)
 			}
-			prepare(c.Subcommands, all)
+			prepare(c.Subcommands, all, full)
 			continue
 		}
 		c.CustomHelpTemplate = cli.CommandHelpTemplate + "\n" + exitCodes
@@ -108,57 +139,6 @@ func prepare(commands, all []*cli.Command) {
 			c.Flags = append(c.Flags, configFlag())
 			c.Before = configure(all)
 		}
+		c.OnUsageError = misused(full, c.Flags)
 	}
-}
-
-// flagsFirst moves flags in front of arguments, because the flag package stops at
-// the first argument and people write `verify good.json --policy p.yaml`. What
-// follows "--" stays where it is.
-func flagsFirst(app *cli.App, args []string) []string {
-	commands, flags := app.Commands, app.Flags
-	at := min(1, len(args))
-	for at < len(args) {
-		i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[at]) })
-		if i < 0 {
-			break
-		}
-		commands, flags = commands[i].Subcommands, commands[i].Flags
-		at++
-	}
-	var front, rest []string
-	for i := at; i < len(args); i++ {
-		switch a := args[i]; {
-		case a == "--":
-			rest = append(rest, args[i:]...)
-			i = len(args)
-		case a == "-" || !strings.HasPrefix(a, "-"):
-			rest = append(rest, a)
-		default:
-			if i+1 < len(args) && takesValue(flags, a) {
-				i++
-				front = append(front, a, args[i])
-				break
-			}
-			if i+1 < len(args) && mayTake(flags, a, args[i+1]) {
-				i++
-				a += "=" + args[i]
-			}
-			front = append(front, a)
-		}
-	}
-	return slices.Concat(args[:at], front, rest)
-}
-
-// takesValue reports whether the argument after a flag is its value.
-func takesValue(flags []cli.Flag, arg string) bool {
-	name := strings.TrimLeft(arg, "-")
-	if strings.Contains(name, "=") {
-		return false
-	}
-	for _, f := range flags {
-		if _, is := f.(*cli.BoolFlag); !is && !isOptional(f) && slices.Contains(f.Names(), name) {
-			return true
-		}
-	}
-	return false
 }

@@ -122,7 +122,7 @@ func (p *program) judge(c *cli.Context, b *quote.Bundle, rules *policy.Policy, o
 	}
 	if path := c.String("bundle"); path != "" {
 		if err := writeFile(path, data, 0o644); err != nil {
-			return &exitError{exitDelivery, err}
+			return undelivered(err)
 		}
 	}
 	kept := p.keepState(c, result)
@@ -148,10 +148,7 @@ func (p *program) keepState(c *cli.Context, r *policy.Result) error {
 	if dir == "" {
 		return nil
 	}
-	if err := state.Dir(dir).Keep(r, writeFile); err != nil {
-		return &exitError{exitDelivery, err}
-	}
-	return nil
+	return undelivered(state.Dir(dir).Keep(r, writeFile))
 }
 
 // Pauses between two attempts to reach the host's service: networks come up in

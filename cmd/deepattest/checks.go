@@ -28,15 +28,18 @@ func (p *program) checksCommand() *cli.Command {
 }
 
 func (p *program) checks(c *cli.Context) error {
+	format, err := p.oneFormat(c, "text", "json", "markdown")
+	if err != nil {
+		return err
+	}
 	specs := slices.Concat(verify.Catalogue(), policy.Catalogue())
 	if c.NArg() > 0 {
-		var err error
 		if specs, err = selectChecks(specs, c.Args().Slice()); err != nil {
 			return err
 		}
 	}
 	var b strings.Builder
-	switch format := c.String("format"); format {
+	switch format {
 	case "text":
 		for _, s := range specs {
 			checkText(&b, s)
@@ -49,8 +52,6 @@ func (p *program) checks(c *cli.Context) error {
 			return err
 		}
 		b.Write(append(out, '\n'))
-	default:
-		return usagef("-o %q: want text, json or markdown", format)
 	}
 	return p.writeOutput("-", []byte(b.String()))
 }

@@ -37,6 +37,7 @@ func (p *program) collectCommand() *cli.Command {
 		Flags: concat([]cli.Flag{
 			challengeFlag("the verifier's challenge, as `HEX` (mandatory)"),
 			vmFlag("`UUID` of this VM, where SMBIOS does not tell it"),
+			&cli.StringFlag{Name: "trust", EnvVars: env("trust"), Usage: "trust `FILE`, here for the certificate of the host's service alone"},
 			&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the bundle; - is the standard output"},
 		}, collectFlags()),
 		Action: p.collect,
@@ -59,12 +60,16 @@ func (p *program) collect(c *cli.Context) error {
 		return err
 	}
 	defer cancel()
+	trust, err := loadTrust(c)
+	if err != nil {
+		return err
+	}
 	around, err := p.around(ctx, c)
 	if err != nil {
 		return err
 	}
 	defer around.stop()
-	source, err := p.findHost(ctx, c, nil, around)
+	source, err := p.findHost(ctx, c, trust, around)
 	if err != nil {
 		return err
 	}
@@ -79,7 +84,10 @@ func (p *program) collect(c *cli.Context) error {
 		return err
 	}
 	if err := p.writeOutput(c.String("output"), data); err != nil {
-		return &exitError{exitDelivery, err}
+		return err
+	}
+	if source.HostSource == nil {
+		hostErr = errors.New("no host was named: the evidence is of the guest alone, which nothing links to a host; give --host ADDRESS")
 	}
 	return cannot(hostErr)
 }
@@ -116,7 +124,7 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 	err = errors.Join(err, t.Close())
 	var unreached *guest.HostError
 	if errors.As(err, &unreached) && b != nil {
-		return b, ended(ctx, err), nil
+		return b, unpinned(ended(ctx, err)), nil
 	}
 	return b, nil, cannot(ended(ctx, err))
 }

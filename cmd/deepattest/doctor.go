@@ -71,7 +71,7 @@ func (p *program) doctor(c *cli.Context) error {
 
 func (f finding) text() string {
 	if f.err != nil {
-		return f.err.Error()
+		return strings.ReplaceAll(f.err.Error(), "\n", "; ")
 	}
 	return f.note
 }
@@ -81,7 +81,7 @@ func (p *program) examineTPM(ctx context.Context, c *cli.Context) (list []findin
 	address := c.String("tpm")
 	t, err := tpm.Open(ctx, address)
 	if err != nil {
-		return []finding{{what: "TPM", err: err, fatal: true}}
+		return []finding{{what: "TPM", err: ended(ctx, err), fatal: true}}
 	}
 	defer func() {
 		if err := t.Close(); err != nil {
@@ -190,7 +190,7 @@ func (p *program) examineHost(ctx context.Context, c *cli.Context) []finding {
 	defer client.Close()
 	id, err := client.Identity(ctx)
 	if err != nil {
-		return []finding{{what: "host service", err: unpinned(err), fatal: true}}
+		return []finding{{what: "host service", err: unpinned(ended(ctx, err)), fatal: true}}
 	}
 	list := []finding{{what: "host service", note: fmt.Sprintf("%s at %s, quotes %s", id.Name, client.Address(), id.Selection)}}
 	vm, err := parseVM(c.String("vm"))

@@ -35,9 +35,9 @@ func (p *program) ek(c *cli.Context) (err error) {
 	if err != nil {
 		return usagef("--ek: %w", err)
 	}
-	format := c.String("format")
-	if format != "text" && format != "pem" {
-		return usagef("-o %q: want text or pem", format)
+	format, err := p.oneFormat(c, "text", "pem")
+	if err != nil {
+		return err
 	}
 	ctx, cancel, err := deadline(c)
 	if err != nil {
@@ -55,6 +55,9 @@ func (p *program) ek(c *cli.Context) (err error) {
 	}
 	var b strings.Builder
 	if format == "pem" {
+		if len(certs) == 0 {
+			return cannot(errors.New("the TPM holds no EK certificate: its maker may offer it for download, or a cloud issues none"))
+		}
 		for _, cert := range certs {
 			b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Trimmed()}))
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/policy"
 )
@@ -22,7 +23,7 @@ const exitCodes = `EXIT CODES:
    0   trusted, or the command did its work
    1   untrusted: genuine evidence of a state that the policy does not accept
    2   usage or configuration: flags, policy or trust file
-   3   inconclusive: evidence, an anchor or the host is missing
+   3   inconclusive: could not be assessed: evidence, an anchor or the host is missing
    4   rejected: not authentic, or not linked
    5   a verdict was reached, delivering it failed
    70  internal fault
@@ -80,11 +81,15 @@ func (p *program) report(err error) int {
 	}
 	code := exitFault
 	var e *exitError
-	if errors.As(err, &e) {
+	var coder cli.ExitCoder
+	switch {
+	case errors.As(err, &e):
 		code = e.code
 		if e.err == nil {
 			return code
 		}
+	case errors.As(err, &coder): // urfave/cli: `help` for what is not there
+		code = exitUsage
 	}
 	if p.json {
 		out, _ := json.Marshal(map[string]any{"error": map[string]any{"exitCode": code, "message": err.Error()}}, json.Deterministic(true))

@@ -21,8 +21,12 @@ func readAll(r io.Reader, name string, limit int) ([]byte, error) {
 }
 
 // writeFile replaces a file as a whole: a reader sees the old bytes or the new
-// ones, also after a crash. An existing file keeps its mode.
+// ones, also after a crash. An existing file keeps its mode, and a link to it stays
+// a link.
 func writeFile(path string, data []byte, mode os.FileMode) error {
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
 	if info, statErr := os.Stat(path); statErr == nil {
 		if !info.Mode().IsRegular() { // a pipe or /dev/stderr cannot be replaced
 			return os.WriteFile(path, data, mode)
@@ -49,5 +53,13 @@ func (p *program) writeOutput(path string, data []byte) error {
 		_, err := p.out.Write(data)
 		return err
 	}
-	return writeFile(path, data, 0o644)
+	return undelivered(writeFile(path, data, 0o644))
+}
+
+// undelivered marks an error that kept a finished result from being written.
+func undelivered(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &exitError{exitDelivery, err}
 }

@@ -66,6 +66,17 @@ func logFlags() []cli.Flag {
 	}
 }
 
+// oneFormat reads --format of a command that writes one thing to the standard
+// output.
+func (p *program) oneFormat(c *cli.Context, formats ...string) (string, error) {
+	format := c.String("format")
+	if !slices.Contains(formats, format) {
+		return "", usagef("-o %q: want %s or %s", format, strings.Join(formats[:len(formats)-1], ", "), formats[len(formats)-1])
+	}
+	p.json = format == "json"
+	return format, nil
+}
+
 func formatFlag() cli.Flag {
 	return &cli.StringSliceFlag{Name: "format", Aliases: []string{"o"}, EnvVars: env("format"), Usage: "`FORMAT[=FILE]`: text or json, into a file or on stdout; may be repeated"}
 }

@@ -49,12 +49,11 @@ func (p *program) hostEnroll(c *cli.Context) error {
 	if path == "" {
 		return usagef("--trust is missing: name the file that the host is put into")
 	}
-	if err := startTrustFile(path); err != nil {
-		return usage(err)
-	}
-	trust, err := loadTrust(c)
-	if err != nil {
-		return err
+	trust := &trustFile{Trust: &policy.Trust{}}
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		if trust, err = loadTrust(c); err != nil {
+			return err
+		}
 	}
 	ctx, cancel, err := deadline(c)
 	if err != nil {
@@ -91,6 +90,9 @@ func (p *program) hostEnroll(c *cli.Context) error {
 		return cannot(fmt.Errorf("host %s: %w; put the maker's root into the trust file (`roots: [builtin]` for those that ship with this program, `deepattest trust import` for others), or say --without-ek-certificate", address, err))
 	default:
 		fmt.Fprintf(p.err, "deepattest: the EK certificate was not verified: %v\n", err)
+	}
+	if err := startTrustFile(path); err != nil {
+		return usage(err)
 	}
 	if err := appendHost(path, entry); err != nil {
 		return usage(err)
@@ -162,7 +164,7 @@ func appendHost(path string, entry trustEntry) error {
 				continue
 			}
 			if old.EK == entry.EK && old.AK == entry.AK {
-				return h.Encode(entry)
+				return renew(h, entry)
 			}
 			return fmt.Errorf("trust file %s: a host %q with other keys is on line %d; give --name another name, or remove that entry if its TPM was replaced", path, entry.Name, h.Line)
 		}
@@ -176,18 +178,33 @@ func appendHost(path string, entry trustEntry) error {
 	})
 }
 
+// renew gives an entry the values of another and keeps its comments.
+func renew(old *yaml.Node, entry trustEntry) error {
+	var node yaml.Node
+	if err := node.Encode(entry); err != nil {
+		return err
+	}
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		for j := 0; j+1 < len(old.Content); j += 2 {
+			if key, value := old.Content[j], node.Content[i+1]; key.Value == node.Content[i].Value {
+				value.HeadComment, value.LineComment, value.FootComment = old.Content[j+1].HeadComment, old.Content[j+1].LineComment, old.Content[j+1].FootComment
+				node.Content[i] = key
+			}
+		}
+	}
+	old.Content = node.Content
+	return nil
+}
+
 // editTrust changes a trust file as a whole, and only into one that can be read.
 func editTrust(path string, edit func(root *yaml.Node) error) error {
-	data, err := readFile(path, policy.MaxPolicy)
+	_, data, err := readTrust(path)
 	if err != nil {
 		return err
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
 		return fmt.Errorf("trust file %s: %w", path, err)
-	}
-	if len(doc.Content) != 1 || doc.Content[0].Kind != yaml.MappingNode {
-		return fmt.Errorf("trust file %s: not a mapping", path)
 	}
 	if err := edit(doc.Content[0]); err != nil {
 		return err
@@ -199,7 +216,7 @@ func editTrust(path string, edit func(root *yaml.Node) error) error {
 		return fmt.Errorf("trust file %s: %w", path, err)
 	}
 	if _, err := policy.ParseTrust(b.Bytes(), path); err != nil {
-		return err
+		return inFile(path, err)
 	}
 	return writeFile(path, b.Bytes(), 0o644)
 }

@@ -69,6 +69,12 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 	if err != nil {
 		return usage(err)
 	}
+	// Before the TPM, which another program may hold for a while.
+	listeners, err := listen(c.Context, c.StringSlice("listen"))
+	if err != nil {
+		return usage(err)
+	}
+	defer func() { _ = closeAll(listeners) }() // Serve has closed them
 	t, err := openTPM(c.Context, c.String("tpm"))
 	if err != nil {
 		return err
@@ -84,10 +90,6 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 		EventLog: c.String("event-log"), IMA: c.String("ima-log"),
 		TLS: host.ServerTLS(cert), Limits: host.DefaultLimits(), Now: p.now, Rand: rand.Reader, Log: log,
 	})
-	if err != nil {
-		return usage(err)
-	}
-	listeners, err := listen(c.Context, c.StringSlice("listen"))
 	if err != nil {
 		return usage(err)
 	}

@@ -59,6 +59,10 @@ func (p *program) inspect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	format, err := p.oneFormat(c, "text", "json")
+	if err != nil {
+		return err
+	}
 	data, err := p.readBundle(path)
 	if err != nil {
 		return err
@@ -74,18 +78,14 @@ func (p *program) inspect(c *cli.Context) error {
 	if b.Guest != nil {
 		s.Layers = append(s.Layers, look("guest", b.Guest))
 	}
-	switch format := c.String("format"); format {
-	case "text":
+	if format == "text" {
 		return p.writeOutput("-", []byte(s.text()))
-	case "json":
-		out, err := json.Marshal(s, json.Deterministic(true), jsontext.WithIndent("  "))
-		if err != nil {
-			return err
-		}
-		return p.writeOutput("-", append(out, '\n'))
-	default:
-		return usagef("-o %q: want text or json", format)
 	}
+	out, err := json.Marshal(s, json.Deterministic(true), jsontext.WithIndent("  "))
+	if err != nil {
+		return err
+	}
+	return p.writeOutput("-", append(out, '\n'))
 }
 
 func look(name string, l *quote.Layer) seenLayer {

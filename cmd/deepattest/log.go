@@ -51,6 +51,10 @@ type shownEvent struct {
 }
 
 func (p *program) log(c *cli.Context) error {
+	format, err := p.oneFormat(c, "text", "json")
+	if err != nil {
+		return err
+	}
 	path := guest.DefaultPaths().EventLog
 	if c.NArg() > 1 {
 		return usagef("log takes one argument, a file; got %d", c.NArg())
@@ -67,6 +71,9 @@ func (p *program) log(c *cli.Context) error {
 	case err != nil:
 		return usage(err)
 	}
+	if n := c.Int("pcr"); n < -1 || n >= quote.NumPCRs {
+		return usagef("--pcr %d: want 0 to %d", n, quote.NumPCRs-1)
+	}
 	var bank quote.Alg
 	if name := c.String("bank"); name != "" {
 		if bank, err = quote.ParseAlg(name); err != nil {
@@ -80,18 +87,14 @@ func (p *program) log(c *cli.Context) error {
 	if n := c.Int("pcr"); n >= 0 {
 		l.only(n)
 	}
-	switch format := c.String("format"); format {
-	case "text":
+	if format == "text" {
 		return p.writeOutput("-", []byte(l.text()))
-	case "json":
-		out, err := json.Marshal(l, json.Deterministic(true), jsontext.WithIndent("  "))
-		if err != nil {
-			return err
-		}
-		return p.writeOutput("-", append(out, '\n'))
-	default:
-		return usagef("-o %q: want text or json", format)
 	}
+	out, err := json.Marshal(l, json.Deterministic(true), jsontext.WithIndent("  "))
+	if err != nil {
+		return err
+	}
+	return p.writeOutput("-", append(out, '\n'))
 }
 
 // showLog reads a log of any kind. systemd's begins with a record separator (RFC

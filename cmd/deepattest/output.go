@@ -32,6 +32,9 @@ func (p *program) parseOutputs(c *cli.Context, formats ...string) ([]output, err
 		if o.file == "" {
 			stdout++
 		}
+		if o.file != "" && slices.ContainsFunc(list, func(other output) bool { return other.file == o.file }) {
+			return nil, usagef("-o %q: another format goes into the same file", text)
+		}
 		list = append(list, o)
 	}
 	if stdout > 1 {
@@ -81,7 +84,7 @@ func (p *program) deliver(o output, data []byte) error {
 		path = "-"
 	}
 	if err := p.writeOutput(path, data); err != nil {
-		return &exitError{exitDelivery, fmt.Errorf("the result could not be written: %w", err)}
+		return undelivered(fmt.Errorf("the result could not be written: %w", err))
 	}
 	return nil
 }

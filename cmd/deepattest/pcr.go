@@ -33,6 +33,10 @@ func (p *program) pcr(c *cli.Context) error {
 	if err := noArgs(c); err != nil {
 		return err
 	}
+	format, err := p.oneFormat(c, "text", "json")
+	if err != nil {
+		return err
+	}
 	selection, err := parseSelection("pcrs", c.String("pcrs"))
 	if err != nil {
 		return err
@@ -62,23 +66,19 @@ func (p *program) pcr(c *cli.Context) error {
 		values, err = p.localPCRs(ctx, c.String("tpm"), selection)
 	}
 	if err != nil {
-		return cannot(ended(ctx, err))
+		return cannot(unpinned(ended(ctx, err)))
 	}
-	switch format := c.String("format"); format {
-	case "text":
+	if format == "text" {
 		var b strings.Builder
 		fmt.Fprintf(&b, "PCRs of %s\n", source)
 		pcrTable(&b, "", values)
 		return p.writeOutput("-", []byte(b.String()))
-	case "json":
-		out, err := json.Marshal(map[string]any{"source": source, "signed": false, "pcrs": values}, json.Deterministic(true), jsontext.WithIndent("  "))
-		if err != nil {
-			return err
-		}
-		return p.writeOutput("-", append(out, '\n'))
-	default:
-		return usagef("-o %q: want text or json", format)
 	}
+	out, err := json.Marshal(map[string]any{"source": source, "signed": false, "pcrs": values}, json.Deterministic(true), jsontext.WithIndent("  "))
+	if err != nil {
+		return err
+	}
+	return p.writeOutput("-", append(out, '\n'))
 }
 
 // localPCRs reads this machine's TPM; without a selection all PCRs of all banks.

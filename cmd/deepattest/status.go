@@ -35,9 +35,9 @@ func (p *program) status(c *cli.Context) error {
 	if err := noArgs(c); err != nil {
 		return err
 	}
-	format := c.String("format")
-	if format != "text" && format != "json" {
-		return usagef("-o %q: want text or json", format)
+	format, err := p.oneFormat(c, "text", "json")
+	if err != nil {
+		return err
 	}
 	dir := state.Dir(c.String("state"))
 	last, err := dir.Last()
@@ -55,15 +55,15 @@ func (p *program) status(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	age := p.now().Sub(last.Now).Truncate(time.Second)
+	age := p.now().Sub(last.Now)
 	if format == "text" {
-		data = []byte(statusText(last, accepted, age))
+		data = []byte(statusText(last, accepted, age.Truncate(time.Second)))
 	}
 	if err := p.writeOutput("-", data); err != nil {
 		return err
 	}
 	if limit := c.Duration("max-age"); limit > 0 && (age > limit || age < 0) {
-		return cannot(fmt.Errorf("the last result is %s old, at most %s counts: attest again", age, limit))
+		return cannot(fmt.Errorf("the last result is %s old, at most %s counts: attest again", age.Truncate(time.Second), limit))
 	}
 	return verdictExit(last.Verdict)
 }

@@ -216,6 +216,9 @@ func (p *program) addCertificates(path string, certs []*x509.Certificate) error 
 	if err := startTrustFile(path); err != nil {
 		return err
 	}
+	if _, _, err := readTrust(path); err != nil {
+		return err
+	}
 	folder := filepath.Join(filepath.Dir(path), "certificates")
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err

@@ -50,18 +50,21 @@ func (p *program) trustFetch(c *cli.Context) error {
 	if err != nil {
 		return usage(err)
 	}
-	found, err := fetchIssuers(ctx, certs[0])
+	found, root, err := fetchIssuers(ctx, certs[0])
 	if err != nil {
 		return cannot(ended(ctx, err))
 	}
 	if len(found) == 0 {
+		if root != nil {
+			return cannot(fmt.Errorf("%s: its issuer %s is a root, and trust does not come from the network: get it from the TPM's maker, then `deepattest trust import`", file, report.Clean(root.Subject.String())))
+		}
 		return cannot(fmt.Errorf("%s: the certificate does not say where its issuer's is; ask the TPM's maker, then `deepattest trust import`", file))
 	}
 	return usage(p.addCertificates(path, found))
 }
 
-// fetchIssuers follows a certificate up to, and without, a self-signed one.
-func fetchIssuers(ctx context.Context, cert *x509.Certificate) (found []*x509.Certificate, err error) {
+// fetchIssuers follows a certificate up to a self-signed one, the root.
+func fetchIssuers(ctx context.Context, cert *x509.Certificate) (found []*x509.Certificate, root *x509.Certificate, err error) {
 	client := &http.Client{CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		if len(via) > 3 {
 			return errors.New("redirected too often")
@@ -72,21 +75,21 @@ func fetchIssuers(ctx context.Context, cert *x509.Certificate) (found []*x509.Ce
 	for range maxFetched {
 		i := slices.IndexFunc(cert.IssuingCertificateURL, fetchable)
 		if i < 0 {
-			return found, nil
+			return found, nil, nil
 		}
 		issuer, err := fetchCertificate(ctx, client, cert.IssuingCertificateURL[i])
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if err := cert.CheckSignatureFrom(issuer); err != nil {
-			return nil, fmt.Errorf("%s: the certificate of %s did not sign that of %s: %w", report.Clean(cert.IssuingCertificateURL[i]), issuer.Subject, cert.Subject, err)
+			return nil, nil, fmt.Errorf("%s: the certificate of %s did not sign that of %s: %w", report.Clean(cert.IssuingCertificateURL[i]), issuer.Subject, cert.Subject, err)
 		}
 		if issuer.CheckSignatureFrom(issuer) == nil {
-			return found, nil // a root: trust does not come from the network
+			return found, issuer, nil // trust does not come from the network
 		}
 		found, cert = append(found, issuer), issuer
 	}
-	return nil, fmt.Errorf("over %d issuers above the certificate", maxFetched)
+	return nil, nil, fmt.Errorf("over %d issuers above the certificate", maxFetched)
 }
 
 func fetchable(text string) bool {
@@ -118,5 +121,9 @@ func fetchCertificate(ctx context.Context, client *http.Client, address string) 
 	if err != nil {
 		return nil, fmt.Errorf("GET %s: %w", report.Clean(address), err)
 	}
-	return x509.ParseCertificate(ders[0])
+	cert, err := x509.ParseCertificate(ders[0])
+	if err != nil {
+		return nil, fmt.Errorf("GET %s: no certificate: %w", report.Clean(address), err)
+	}
+	return cert, nil
 }

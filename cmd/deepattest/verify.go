@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"runtime"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
@@ -131,9 +132,13 @@ func (p *program) each(c *cli.Context, f func(i int, data []byte) error) error {
 	if jobs < 1 {
 		return usagef("--jobs %d: want at least 1", jobs)
 	}
+	paths := c.Args().Slice()
+	if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
+		return usagef("- is given twice: the standard input can be read once")
+	}
 	group, ctx := errgroup.WithContext(c.Context)
 	group.SetLimit(jobs)
-	for i, path := range c.Args().Slice() {
+	for i, path := range paths {
 		group.Go(func() error {
 			if err := ctx.Err(); err != nil {
 				return err

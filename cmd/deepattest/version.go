@@ -10,16 +10,18 @@ import (
 
 func (p *program) versionCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "version",
-		Usage: "print the version",
-		Action: func(c *cli.Context) error {
-			if err := noArgs(c); err != nil {
-				return err
-			}
-			_, err := fmt.Fprintf(p.out, "deepattest %s %s/%s %s\n", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
-			return err
-		},
+		Name:   "version",
+		Usage:  "print the version",
+		Action: p.version,
 	}
+}
+
+func (p *program) version(c *cli.Context) error {
+	if err := noArgs(c); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(p.out, "deepattest %s %s/%s %s\n", version(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+	return err
 }
 
 // version is the module's version as the Go command wrote it into the program.

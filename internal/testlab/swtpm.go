@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// SWTPM is a running software TPM 2.0 with plain command framing, as package
+// SWTPM is a running software TPM, 2.0 unless its options say otherwise, with plain command framing, as package
 // tpm opens it.
 type SWTPM struct {
 	Dir     string // the TPM's state: keys, NV memory
@@ -24,6 +24,7 @@ type SWTPM struct {
 	process *exec.Cmd
 	exited  chan struct{} // closed after Wait
 	log     *bytes.Buffer // swtpm's stderr: read only after exited
+	control string        // path of the control channel, of a TPM 1.2
 	socket  string        // folder of the unix socket, removed by Stop
 }
 
@@ -33,6 +34,11 @@ type SWTPMOptions struct {
 	Banks string   // PCR banks for a new TPM; "" is "sha1,sha256,sha384"
 	VMID  string   // "name:uuid", the subject of a new TPM's certificates
 	CA    *LocalCA // issues a new TPM's certificates; nil makes a TPM without any
+
+	// V12 makes a TPM 1.2 with an owner, whose secret is SHA-1 of Owner, as is that
+	// of the SRK. It has no Banks and no VMID, and listens on a unix socket.
+	V12   bool
+	Owner string
 }
 
 // Limits of waiting for swtpm's programs. A setup makes an RSA key, and the first
@@ -96,13 +102,23 @@ func StartSWTPM(ctx context.Context, dir string, opts SWTPMOptions) (*SWTPM, err
 	// a free port or wait until it is there. It accepts on it whatever its family
 	// is, but only under the name "unixio": with type=tcp it would take the
 	// descriptor for a connection.
-	s.process = exec.Command("swtpm", "socket", "--tpm2",
-		"--tpmstate", "dir="+dir,
-		"--server", "type=unixio,fd=3",
-		"--flags", "not-need-init,startup-clear")
-	s.process.ExtraFiles = []*os.File{listener}
+	args := []string{"socket", "--tpmstate", "dir=" + dir, "--server", "type=unixio,fd=3", "--flags", "not-need-init,startup-clear"}
+	files := []*os.File{listener}
+	if opts.V12 {
+		control, err := s.listenControl(ctx)
+		if err != nil {
+			return nil, errors.Join(err, s.removeSocket())
+		}
+		defer control.Close()
+		args = append(args, "--ctrl", "type=unixio,fd=4", "--locality", "allow-set-locality")
+		files = append(files, control)
+	} else {
+		args = append(args, "--tpm2")
+	}
+	s.process = exec.Command("swtpm", args...)
+	s.process.ExtraFiles = files
 	s.process.Stdout, s.process.Stderr = s.log, s.log
-	s.process.SysProcAttr = endWithParent()
+	s.process.SysProcAttr = EndWithParent()
 	if err := s.process.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start swtpm: %w", err), s.removeSocket())
 	}
@@ -166,7 +182,8 @@ func (s *SWTPM) ready(ctx context.Context) error {
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES, TPM_PT_FAMILY_INDICATOR, 1).
+	// TPM2_GetCapability(TPM_CAP_TPM_PROPERTIES, TPM_PT_FAMILY_INDICATOR, 1). A TPM
+	// 1.2 does not know the tag, and says so.
 	if _, err = conn.Write([]byte("\x80\x01\x00\x00\x00\x16\x00\x00\x01\x7a\x00\x00\x00\x06\x00\x00\x01\x00\x00\x00\x00\x01")); err == nil {
 		_, err = conn.Read(make([]byte, 4096))
 	}
@@ -213,7 +230,12 @@ func setupSWTPM(ctx context.Context, dir string, opts SWTPMOptions) error {
 	if banks == "" {
 		banks = "sha1,sha256,sha384"
 	}
-	args := []string{"--tpm2", "--tpmstate", dir, "--createek", "--pcr-banks", banks, "--lock-nvram", "--not-overwrite"}
+	args := []string{"--tpmstate", dir, "--createek", "--lock-nvram", "--not-overwrite"}
+	if opts.V12 {
+		args = append(args, "--take-ownership", "--srkpass", opts.Owner, "--ownerpass", opts.Owner)
+	} else {
+		args = append(args, "--tpm2", "--pcr-banks", banks)
+	}
 	if opts.CA != nil {
 		if err := opts.CA.configure(); err != nil {
 			return err
@@ -239,7 +261,7 @@ func setupSWTPM(ctx context.Context, dir string, opts SWTPMOptions) error {
 	// swtpm_setup starts swtpm and the certificate tool: SIGTERM lets it end them.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = stopLimit
-	cmd.SysProcAttr = endWithParent()
+	cmd.SysProcAttr = EndWithParent()
 	var progress, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &progress, &complaint
 	err := cmd.Run()

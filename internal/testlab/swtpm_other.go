@@ -4,5 +4,5 @@ package testlab
 
 import "syscall"
 
-// endWithParent does nothing where the kernel has no such signal.
-func endWithParent() *syscall.SysProcAttr { return nil }
+// EndWithParent does nothing where the kernel has no such signal.
+func EndWithParent() *syscall.SysProcAttr { return nil }

@@ -20,9 +20,10 @@ type Vector struct {
 	// own; those that another check blocks follow from the catalogue.
 	Fails, Warns, Undecided []string
 
-	logs   string              // the layers that have their logs, which the options then demand: "host", "guest" or both
-	change func(*Scene) error  // nil leaves the bundle as it is
-	raw    func(string) string // edits the encoded bundle
+	logs   string                // the layers that have their logs, which the options then demand: "host", "guest" or both
+	change func(*Scene) error    // nil leaves the bundle as it is
+	xen    func(*XenScene) error // the same, in the virtual Xen world and in the place of change
+	raw    func(string) string   // edits the encoded bundle
 }
 
 // Scene is what a vector's change works on.
@@ -37,6 +38,13 @@ type Scene struct {
 func (v *Vector) Build() ([]byte, verify.Options, error) {
 	fault := func(err error) ([]byte, verify.Options, error) {
 		return nil, verify.Options{}, fmt.Errorf("vector %s: %w", v.Name, err)
+	}
+	if v.xen != nil {
+		data, opts, err := buildXen(v.xen)
+		if err != nil {
+			return fault(err)
+		}
+		return v.edited(data, opts)
 	}
 	w, err := NewWorld()
 	if err != nil {
@@ -55,14 +63,19 @@ func (v *Vector) Build() ([]byte, verify.Options, error) {
 	if err != nil {
 		return fault(err)
 	}
-	if v.raw != nil {
-		edited := v.raw(string(data))
-		if edited == string(data) {
-			return fault(fmt.Errorf("the edit of its text changes nothing"))
-		}
-		data = []byte(edited)
+	return v.edited(data, s.Options)
+}
+
+// edited makes the vector's edit of the encoded bundle.
+func (v *Vector) edited(data []byte, opts verify.Options) ([]byte, verify.Options, error) {
+	if v.raw == nil {
+		return data, opts, nil
 	}
-	return data, s.Options, nil
+	edited := v.raw(string(data))
+	if edited == string(data) {
+		return nil, verify.Options{}, fmt.Errorf("vector %s: the edit of its text changes nothing", v.Name)
+	}
+	return []byte(edited), opts, nil
 }
 
 // rebuild makes bundle and options again, from a changed world.
@@ -211,5 +224,5 @@ func checks(ids []string, prefix string) []string {
 // Vectors returns all vectors, in an order that does not change.
 func Vectors() []Vector {
 	return slices.Concat(goodVectors(), quoteVectors(), pcrVectors(), keyVectors(), ekVectors(),
-		linkVectors(), contextVectors(), eventLogVectors(), imaVectors(), formatVectors())
+		linkVectors(), contextVectors(), eventLogVectors(), imaVectors(), formatVectors(), xenVectors(), xenKeyVectors())
 }

@@ -52,6 +52,7 @@ type VectorOptions struct {
 	Previous      *vectorPrevious `json:"previous"`
 	UnsafeAny     bool            `json:"unsafeAnyChallenge"`
 	Intermediates [][]byte        `json:"intermediates"` // DER
+	Xen           *vectorXen      `json:"xen,omitempty"`
 }
 
 type vectorHost struct {
@@ -78,6 +79,15 @@ type vectorExpect struct {
 	PCRs []int     `json:"pcrs"`
 	Log  bool      `json:"log"`
 	IMA  bool      `json:"ima"`
+
+	TPM             string `json:"tpm,omitempty"` // "1.2"; empty is "2.0"
+	AcceptExpiredEK bool   `json:"acceptExpiredEK,omitempty"`
+}
+
+type vectorXen struct {
+	Labels    []string    `json:"labels,omitempty"`
+	Groups    []quote.Hex `json:"groups,omitempty"`
+	GroupKeys []quote.Hex `json:"groupKeys,omitempty"`
 }
 
 type vectorPrevious struct {
@@ -112,6 +122,10 @@ func newVectorOptions(o verify.Options) VectorOptions {
 		p := vectorPrevious(*o.Previous)
 		v.Previous = &p
 	}
+	if len(o.Xen.Labels)+len(o.Xen.Groups)+len(o.Xen.GroupKeys) > 0 {
+		x := vectorXen(o.Xen)
+		v.Xen = &x
+	}
 	return v
 }
 
@@ -139,6 +153,9 @@ func (v *VectorOptions) options() (verify.Options, error) {
 	if v.Previous != nil {
 		p := verify.Previous(*v.Previous)
 		o.Previous = &p
+	}
+	if v.Xen != nil {
+		o.Xen = verify.XenExpect(*v.Xen)
 	}
 	return o, nil
 }

@@ -69,7 +69,8 @@ func Open(ctx context.Context, address string) (*TPM, error) {
 func open(ctx context.Context, conn io.ReadWriteCloser, address string) (*TPM, error) {
 	t := &TPM{address: address, conn: conn, turn: make(chan struct{}, 1)}
 	if err := t.readProperties(ctx); err != nil {
-		return nil, errors.Join(err, t.Close())
+		// Nothing was loaded, so there is nothing that Close would have to wait for.
+		return nil, errors.Join(err, conn.Close())
 	}
 	return t, nil
 }

@@ -1,0 +1,96 @@
+package verify
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// EK certificates of TPM 1.2 (TCG Credential Profiles for TPM Family 1.2, section
+// 3.2) may be signed with SHA-1, hold an id-RSAES-OAEP key and have run out years
+// ago. None of it is accepted of a TPM 2.0.
+
+// rules12 is what is let through for a TPM 1.2.
+type rules12 struct {
+	acceptExpired bool
+}
+
+// for12 returns anchors with the rules of TPM 1.2.
+func (a *ekAnchors) for12(acceptExpired bool) *ekAnchors {
+	return &ekAnchors{anchors: a.anchors, intermediates: a.intermediates, rules12: &rules12{acceptExpired}}
+}
+
+// admit checks the leaf and returns the time at which its path is looked at.
+func (r *rules12) admit(ek *ekCertificate, now time.Time) (time.Time, *ekError) {
+	if r == nil {
+		return now, nil
+	}
+	if err := checkOAEP(ek.Cert.RawSubjectPublicKeyInfo); err != nil {
+		return now, ekFault(ekMalformed, ek.Cert, err.Error(), `RSAES-OAEP with SHA-1 and the label "TCPA"`)
+	}
+	if r.acceptExpired && now.After(ek.Cert.NotAfter) {
+		ek.Notes = append(ek.Notes, fmt.Sprintf("the EK certificate expired on %s; the policy accepts that, and its path was checked as of that day",
+			ek.Cert.NotAfter.UTC().Format(time.DateOnly)))
+		return ek.Cert.NotAfter, nil
+	}
+	return now, nil
+}
+
+// checkOAEP checks the parameters of an id-RSAES-OAEP key (RFC 4055, section 4.1):
+// what is encrypted with others no TPM 1.2 opens. Other keys have none to check.
+func checkOAEP(spki []byte) error {
+	var info struct {
+		Algorithm pkix.AlgorithmIdentifier
+		Key       asn1.BitString
+	}
+	if rest, err := asn1.Unmarshal(spki, &info); err != nil || len(rest) > 0 {
+		return errors.New("subjectPublicKeyInfo that is not DER")
+	}
+	if !info.Algorithm.Algorithm.Equal(asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 1, 7}) || len(info.Algorithm.Parameters.FullBytes) == 0 {
+		return nil
+	}
+	var params struct {
+		Hash   pkix.AlgorithmIdentifier `asn1:"optional,explicit,tag:0"`
+		MGF    pkix.AlgorithmIdentifier `asn1:"optional,explicit,tag:1"`
+		Source pkix.AlgorithmIdentifier `asn1:"optional,explicit,tag:2"`
+	}
+	if rest, err := asn1.Unmarshal(info.Algorithm.Parameters.FullBytes, &params); err != nil || len(rest) > 0 {
+		return errors.New("RSAES-OAEP parameters that are not DER")
+	}
+	if h := params.Hash.Algorithm; len(h) > 0 && !h.Equal(asn1.ObjectIdentifier{1, 3, 14, 3, 2, 26}) {
+		return fmt.Errorf("RSAES-OAEP with hash %s", h)
+	}
+	if len(params.Source.Algorithm) == 0 {
+		return nil
+	}
+	var label []byte
+	if _, err := asn1.Unmarshal(params.Source.Parameters.FullBytes, &label); err != nil || !bytes.Equal(label, []byte("TCPA")) {
+		return fmt.Errorf("RSAES-OAEP with label %.20q", label)
+	}
+	return nil
+}
+
+// accepts tells whether a certificate's signature method will do.
+func (r *rules12) accepts(a x509.SignatureAlgorithm) bool {
+	return acceptedSignature(a) || r != nil && a == x509.SHA1WithRSA
+}
+
+// checkSignature is x509's, which refuses SHA-1.
+func (r *rules12) checkSignature(issuer, child *x509.Certificate) error {
+	if r == nil || child.SignatureAlgorithm != x509.SHA1WithRSA {
+		return issuer.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature)
+	}
+	key, ok := issuer.PublicKey.(*rsa.PublicKey)
+	if !ok {
+		return errors.New("an RSA signature by a key that is none")
+	}
+	sum := sha1.Sum(child.RawTBSCertificate)
+	return rsa.VerifyPKCS1v15(key, crypto.SHA1, sum[:], child.Signature)
+}
