@@ -56,8 +56,12 @@ func takesValue(flags []cli.Flag, arg string) bool {
 		return false
 	}
 	for _, f := range flags {
-		if _, is := f.(*cli.BoolFlag); !is && !isOptional(f) && slices.Contains(f.Names(), name) {
-			return true
+		switch f.(type) {
+		case *cli.BoolFlag, optionalFlag:
+		default:
+			if slices.Contains(f.Names(), name) {
+				return true
+			}
 		}
 	}
 	return false

@@ -44,11 +44,17 @@ func (o *optional) String() string {
 // IsBoolFlag lets the flag package accept the flag alone.
 func (o *optional) IsBoolFlag() bool { return true }
 
+// optionalFlag is a flag with such a value.
+type optionalFlag struct{ *cli.GenericFlag }
+
+// TakesValue tells that the argument after the flag is not its value as a rule.
+func (optionalFlag) TakesValue() bool { return false }
+
 // registryFlags say where the host's VMs and their vTPMs are known from.
 func registryFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "registry", EnvVars: env("registry"), Usage: "`FOLDER` of the vTPMs' endorsement keys"},
-		&cli.GenericFlag{Name: "libvirt", Value: &optional{standard: libvirt.DefaultURI}, EnvVars: env("libvirt"), Usage: "instead: follow the VMs of libvirt; =URI for another driver or socket than " + libvirt.DefaultURI},
+		optionalFlag{&cli.GenericFlag{Name: "libvirt", Value: &optional{standard: libvirt.DefaultURI}, EnvVars: env("libvirt"), Usage: "instead: follow the VMs of libvirt; =URI for another driver or socket than " + libvirt.DefaultURI}},
 		&cli.StringSliceFlag{Name: "swtpm-ca", Value: cli.NewStringSlice(defaultCA), EnvVars: env("swtpm-ca"), Usage: "with --libvirt, PEM `FILE` of the CA that certifies this host's vTPMs; may be repeated, for VMs that come from other hosts"},
 	}
 }
@@ -64,7 +70,7 @@ func (p *program) openRegistry(c *cli.Context, log func(string)) (*registry, err
 	dir, uri := c.String("registry"), c.Generic("libvirt").(*optional).text
 	switch {
 	case dir == "" && uri == "":
-		return nil, usagef("--registry and --libvirt are both missing: name the folder with the endorsement keys of this host's vTPMs, or follow libvirt")
+		return nil, usagef("--registry is missing, and so is --libvirt: name the folder with the endorsement keys of this host's vTPMs, or follow libvirt")
 	case dir != "" && uri != "":
 		return nil, usagef("--registry and --libvirt exclude each other: one of them says which VMs are vouched for")
 	case dir != "":
@@ -113,19 +119,11 @@ func (r *registry) start(ctx context.Context) (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// isOptional reports whether a flag's value is optional.
-func isOptional(f cli.Flag) bool {
-	g, ok := f.(*cli.GenericFlag)
-	if ok {
-		_, ok = g.Value.(*optional)
-	}
-	return ok
-}
-
 // mayTake reports whether the argument after a flag is its optional value: in
 // `--libvirt qemu:///system`, and not in `--libvirt --listen :8443`.
 func mayTake(flags []cli.Flag, arg, next string) bool {
 	return strings.Contains(next, "://") && slices.ContainsFunc(flags, func(f cli.Flag) bool {
-		return isOptional(f) && slices.Contains(f.Names(), strings.TrimLeft(arg, "-"))
+		_, is := f.(optionalFlag)
+		return is && slices.Contains(f.Names(), strings.TrimLeft(arg, "-"))
 	})
 }

@@ -33,6 +33,8 @@ provider = fernet
 key_repository = $WORK/fernet
 [credential]
 key_repository = $WORK/credential
+[identity]
+password_hash_rounds = 4
 [cache]
 enabled = false
 END

@@ -24,8 +24,12 @@ private /var/lib/swtpm-localca tss
 mkdir -p /var/lib/libvirt/{images,swtpm} && chmod 711 /var/lib/libvirt/swtpm
 chmod 711 "$WORK" "$WORK/private"
 
+# libvirtd keeps its domains beside its settings: the harness's begin with none.
+private /etc/libvirt
+mkdir -p /etc/libvirt/qemu
+
 "$here/config.sh"
-mount --bind "$WORK/etc/qemu.conf" /etc/libvirt/qemu.conf
+cp "$WORK/etc/qemu.conf" /etc/libvirt/qemu.conf
 mount --bind "$WORK/etc/barbican.conf" /etc/barbican/barbican.conf
 
 "$here/rabbit.sh" &
