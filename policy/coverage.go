@@ -152,6 +152,9 @@ func (a *appraisal) limits(place Place) []string {
 	if a.ev.LinkMethod == quote.LinkNonceOnly {
 		list = append(list, "that the guest runs on this host: nobody vouches for it, and its quote may have been relayed")
 	}
+	if a.ev.LinkMethod == quote.LinkEKCertified {
+		list = append(list, "that the vTPM still is on this host: its certificate was made when it was set up there")
+	}
 	if c, _ := a.ev.Check("link.vm"); c.Status == verify.NotApplicable {
 		list = append(list, "that this is a certain VM: none was named")
 	}

@@ -111,6 +111,9 @@ type Link struct {
 	LeafIndex  uint64 `json:"leafIndex,omitzero"`   // this guest's leaf
 	Inclusion  []Hex  `json:"inclusion,omitempty"`  // RFC 9162 section 2.1.3 proof, leaf to root
 
+	// CA says where the key is that certified the vTPM, for method ek-certified.
+	CA *CAStatement `json:"ca,omitempty"`
+
 	// DeepQuote takes the leaf's place for method xen-deep-quote.
 	DeepQuote *DeepQuote `json:"deepQuote,omitempty"`
 }

@@ -189,6 +189,14 @@ func (l *Link) validate() error {
 			return invalid("/link", "a name or digest of %d bytes, at most %d", len(f), maxData)
 		}
 	}
+	if l.CA != nil {
+		if l.Method != LinkEKCertified {
+			return invalid("/link/ca", "with method %.40q, want %s", l.Method, LinkEKCertified)
+		}
+		if err := l.CA.validate(); err != nil {
+			return err
+		}
+	}
 	if l.DeepQuote != nil {
 		if l.Method != LinkXenDeepQuote {
 			return invalid("/link/deepQuote", "with method %.40q, want %s", l.Method, LinkXenDeepQuote)
@@ -203,6 +211,22 @@ func (l *Link) validate() error {
 	}
 	return invalid("/link/method", "%.40q, want %s, %s, %s, %s or %s", l.Method,
 		LinkHostVouched, LinkXenDeepQuote, LinkEKCertified, LinkNonceOnly, LinkNone)
+}
+
+func (c *CAStatement) validate() error {
+	for _, f := range []struct {
+		name  string
+		value []byte
+		max   int
+	}{
+		{"public", c.Public, MaxPublic}, {"certificate", c.Certificate, MaxCertificate},
+		{"statement", c.Statement.Attest, MaxAttest}, {"statement", c.Statement.Signature, MaxSignature},
+	} {
+		if len(f.value) > f.max {
+			return invalid("/link/ca/"+f.name, "%d bytes, at most %d", len(f.value), f.max)
+		}
+	}
+	return nil
 }
 
 func checkTexts(field string, texts ...string) error {

@@ -101,6 +101,7 @@ func TestSchemasNameTheFieldsOfTheGoTypes(t *testing.T) {
 		{"evidence.v1.schema.json", "$defs/logs", quote.Logs{}},
 		{"evidence.v1.schema.json", "$defs/missing", quote.Missing{}},
 		{"evidence.v1.schema.json", "$defs/link", quote.Link{}},
+		{"evidence.v1.schema.json", "$defs/caStatement", quote.CAStatement{}},
 		{"evidence.v1.schema.json", "$defs/deepQuote", quote.DeepQuote{}},
 		{"evidence.v1.schema.json", "$defs/context", quote.Context{}},
 		{"catalogue.v1.schema.json", "$defs/spec", verify.Spec{}},

@@ -35,7 +35,7 @@ func catalogue() []check {
 			},
 			run: (*verification).format,
 		}},
-		hostChecks(), linkChecks(), xenChecks(), guestChecks(), contextChecks(),
+		hostChecks(), linkChecks(), certifiedChecks(), xenChecks(), guestChecks(), contextChecks(),
 	)
 }
 

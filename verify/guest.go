@@ -44,5 +44,8 @@ func (v *verification) guestBound() Check {
 		}
 		return pass("vouched: the host activated a credential for this key in the vTPM of VM %s", v.bundle.Link.VM)
 	}
+	if v.bundle.Link.Method == quote.LinkEKCertified {
+		return v.certifiedGuest()
+	}
 	return unknown("nobody the tenant trusts vouches for the guest's attestation key %s", name)
 }

@@ -149,6 +149,9 @@ func (v *verification) hostBound() Check {
 		v.ekBound = true
 		return pass("enrolled: %s", h.Source)
 	}
+	if v.registered(ek, ak) {
+		return pass("registrar: the registrar that the tenant trusts activated a credential for this key")
+	}
 	return unknown("nothing the tenant trusts binds the host's attestation key to its endorsement key: enroll the host, or attest with its service")
 }
 
@@ -160,7 +163,7 @@ func (v *verification) hostNonce() Check {
 	case v.link.proven && v.bundle.Link.Method == quote.LinkXenDeepQuote:
 		return pass("the deep quote's external data commits to the challenge")
 	case v.link.proven:
-		return pass("the signed tree holds a leaf for the challenge")
+		return pass("the host signed for a leaf that was made for the challenge")
 	case subtle.ConstantTimeCompare(v.bundle.Challenge, v.challenge) != 1:
 		return fail("the host's quote was made for another challenge: a replay?").
 			evidence(v.bundle.Challenge.String(), quote.Hex(v.challenge).String(), "challenge")

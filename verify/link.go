@@ -19,6 +19,10 @@ type linkState struct {
 func newLinkState(v *verification) linkState {
 	var s linkState
 	l := v.bundle.Link
+	if carriesLeaf(l.Method) {
+		v.proveCarried(&s)
+		return s
+	}
 	if l.Method == quote.LinkXenDeepQuote {
 		v.proveDeep(&s)
 		return s
@@ -48,6 +52,8 @@ func (v *verification) linkMethod() Check {
 		return unknown("nothing links the guest's quote to the host's: they may be of different machines").evidence(method, least, "link.method")
 	case linkRank(method) < linkRank(least):
 		return unknown("the link is weaker than the policy's minimum").evidence(method, least, "link.method")
+	case carriesLeaf(method):
+		return v.carriedMethod()
 	case method != quote.LinkHostVouched:
 		return unknown("link method %s cannot be checked by this version", method).evidence(method, quote.LinkHostVouched, "link.method")
 	}
@@ -66,6 +72,9 @@ func (v *verification) linkInclusion() Check {
 	if !v.link.proven {
 		return fail("the host did not sign for this leaf").
 			evidence("qualifyingData "+v.host.attest.ExtraData.String(), quote.Hex(v.link.qualifier).String(), "host extraData")
+	}
+	if carriesLeaf(v.bundle.Link.Method) {
+		return pass("the host's quote carries the leaf itself")
 	}
 	return pass("leaf %d of %d is under the signed root", v.bundle.Link.LeafIndex, v.bundle.Link.TreeSize)
 }

@@ -85,11 +85,12 @@ type Anchors struct {
 	Hosts         []EnrolledHost
 	Guests        []PinnedGuest
 	Activated     []Activation
+	Registered    []Registration
 }
 
 // Empty reports whether nothing at all is trusted.
 func (a *Anchors) Empty() bool {
-	return len(a.Roots)+len(a.Hosts)+len(a.Guests)+len(a.Activated) == 0
+	return len(a.Roots)+len(a.Hosts)+len(a.Guests)+len(a.Activated)+len(a.Registered) == 0
 }
 
 // EnrolledHost is a host the tenant enrolled: an AK that was proven, by credential
@@ -113,6 +114,14 @@ type PinnedGuest struct {
 // itself: the TPM with that EK holds that AK. It convinces nobody else.
 type Activation struct {
 	EK, AK quote.Hex // Names
+}
+
+// Registration is a record of a Keylime registrar that the tenant trusts and that this
+// run has asked, or that an administrator took from one: the registrar activated a
+// credential for AK in the TPM of EK. Nobody else can check that later.
+type Registration struct {
+	EK, AK quote.Hex // Names
+	Source string    // registrar and agent, for the result
 }
 
 // Previous holds the state of the last accepted result.

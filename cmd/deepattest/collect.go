@@ -24,7 +24,7 @@ func collectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "host-pcrs", EnvVars: env("host-pcrs"), Usage: "PCRs wanted of the host; default: what its service quotes"},
 		&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 		&cli.StringFlag{Name: "ak", Value: "any", Usage: "kind of attestation key: any, rsa-2048 or ecc-p256"},
-	}, logFlags(), cloudFlags(), []cli.Flag{timeoutFlag()})
+	}, xenFlags(), logFlags(), cloudFlags(), []cli.Flag{timeoutFlag()})
 }
 
 func (p *program) collectCommand() *cli.Command {
@@ -86,7 +86,7 @@ func (p *program) collect(c *cli.Context) error {
 	if err := p.writeOutput(c.String("output"), data); err != nil {
 		return err
 	}
-	if source.HostSource == nil {
+	if b.Host == nil && hostErr == nil {
 		hostErr = errors.New("no host was named: the evidence is of the guest alone, which nothing links to a host; give --host ADDRESS")
 	}
 	return cannot(hostErr)
@@ -94,6 +94,10 @@ func (p *program) collect(c *cli.Context) error {
 
 // evidence collects a bundle in this guest. hostErr says why it holds no host.
 func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte, source *hostSource) (b *quote.Bundle, hostErr, err error) {
+	if c.String("host") == xenHost {
+		b, err := p.xenEvidence(ctx, c, challenge)
+		return b, nil, err
+	}
 	cfg := guest.Config{Challenge: challenge, Paths: guest.DefaultPaths()}
 	if cfg.Selection, err = parseSelection("pcrs", c.String("pcrs")); err != nil {
 		return nil, nil, err
@@ -104,10 +108,8 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 	if cfg.VM, err = parseVM(c.String("vm")); err != nil {
 		return nil, nil, err
 	}
-	for flag, alg := range map[string]*tpm.KeyAlg{"ek": &cfg.EK, "ak": &cfg.AK} {
-		if *alg, err = tpm.ParseKeyAlg(c.String(flag)); err != nil {
-			return nil, nil, usagef("--%s: %w", flag, err)
-		}
+	if cfg.EK, cfg.AK, err = keyAlgs(c); err != nil {
+		return nil, nil, err
 	}
 	cfg.Paths.EventLog = cmp.Or(c.String("event-log"), cfg.Paths.EventLog)
 	cfg.Paths.UserspaceLog = cmp.Or(c.String("userspace-log"), cfg.Paths.UserspaceLog)
@@ -129,6 +131,17 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 	return b, nil, cannot(ended(ctx, err))
 }
 
+// keyAlgs reads --ek and --ak.
+func keyAlgs(c *cli.Context) (ek, ak tpm.KeyAlg, err error) {
+	if ek, err = tpm.ParseKeyAlg(c.String("ek")); err != nil {
+		return ek, ak, usagef("--ek: %w", err)
+	}
+	if ak, err = tpm.ParseKeyAlg(c.String("ak")); err != nil {
+		return ek, ak, usagef("--ak: %w", err)
+	}
+	return ek, ak, nil
+}
+
 // openTPM opens a TPM; without one nothing can be assessed.
 func openTPM(ctx context.Context, address string) (*tpm.TPM, error) {
 	t, err := tpm.Open(ctx, address)
@@ -136,7 +149,7 @@ func openTPM(ctx context.Context, address string) (*tpm.TPM, error) {
 	case err == nil:
 		return t, nil
 	case errors.Is(err, tpm.ErrTPM12):
-		return nil, cannot(fmt.Errorf("%w; for a Xen vTPM of the 1.2 family see `deepattest attest --help`", err))
+		return nil, cannot(fmt.Errorf("%w; in a Xen guest give --host xen", err))
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 		return nil, cannot(err)
 	}

@@ -79,7 +79,7 @@ func apply(c *cli.Context, path string, data []byte, commands []*cli.Command) er
 				return fmt.Errorf("configuration %s: line %d: %s: want a value or a list of values", path, v.Line, key.Value)
 			}
 			if err := c.Set(key.Value, v.Value); err != nil {
-				return fmt.Errorf("configuration %s: line %d: %s: %w", path, v.Line, key.Value, err)
+				return fmt.Errorf("configuration %s: line %d: %s %q: %w", path, v.Line, key.Value, v.Value, err)
 			}
 		}
 	}

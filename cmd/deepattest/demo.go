@@ -17,6 +17,7 @@ func (p *program) demoCommand() *cli.Command {
 			"host, and runs attacks, each of which must be caught by the check named for it. Needs swtpm and swtpm-tools.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "keep", Usage: "keep evidence, policy, trust file, result and challenge in a new `FOLDER`, to run verify on them"},
+			&cli.BoolFlag{Name: "xen", Usage: "instead: a Xen guest whose vTPM deep quotes a TPM 1.2"},
 			verboseFlag(), timeoutFlag(),
 		},
 		Action: func(c *cli.Context) error {
@@ -28,7 +29,11 @@ func (p *program) demoCommand() *cli.Command {
 				return err
 			}
 			defer cancel()
-			err = demo.Run(ctx, demo.Options{
+			run := demo.Run
+			if c.Bool("xen") {
+				run = demo.RunXen
+			}
+			err = run(ctx, demo.Options{
 				Out: p.out, Now: p.now, Keep: c.String("keep"), Text: p.textOptions(c, true),
 				Note: func(s string) { fmt.Fprintf(p.err, "deepattest: %s\n", s) },
 			})

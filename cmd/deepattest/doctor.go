@@ -46,7 +46,13 @@ func (p *program) doctor(c *cli.Context) error {
 		return err
 	}
 	defer cancel()
-	list := slices.Concat(p.examineTPM(ctx, c), p.examineFiles(c), p.examineHost(ctx, c), p.examineClock())
+	machines := p.examineXen
+	if c.String("host") != xenHost {
+		machines = func(ctx context.Context, c *cli.Context) []finding {
+			return slices.Concat(p.examineTPM(ctx, c), p.examineHost(ctx, c))
+		}
+	}
+	list := slices.Concat(machines(ctx, c), p.examineFiles(c), p.examineClock())
 	var b strings.Builder
 	broken := 0
 	for _, f := range list {
@@ -98,16 +104,29 @@ func (p *program) examineTPM(ctx context.Context, c *cli.Context) (list []findin
 		err = fmt.Errorf("%w: choose banks that the TPM has with --pcrs, or have the firmware allocate the bank", err)
 	}
 	list = append(list, finding{what: "PCRs", err: err, fatal: true, note: c.String("pcrs")})
-	ak, err := t.CreateAK(ctx, tpm.AnyKey)
+	ekAlg, akAlg, err := keyAlgs(c)
 	if err == nil {
-		err = t.Flush(ctx, ak)
+		err = makeKeys(ctx, t, ekAlg, akAlg)
 	}
-	list = append(list, finding{what: "attestation key", err: err, fatal: true, note: "can be made"})
+	list = append(list, finding{what: "keys", err: err, fatal: true, note: "can be made"})
 	certs, err := t.EKCertificates(ctx)
 	if err == nil && len(certs) == 0 {
 		err = errors.New("the TPM holds no EK certificate: fine for a guest whose host registered its EK; a host needs one")
 	}
 	return append(list, finding{what: "EK certificates", err: err, note: plural(len(certs), "certificate")})
+}
+
+// makeKeys makes the keys that attest makes, and unloads them.
+func makeKeys(ctx context.Context, t *tpm.TPM, ekAlg, akAlg tpm.KeyAlg) error {
+	ek, err := t.EK(ctx, ekAlg)
+	if err != nil {
+		return err
+	}
+	ak, err := t.CreateAK(ctx, akAlg)
+	if err != nil {
+		return errors.Join(err, t.Flush(ctx, ek))
+	}
+	return errors.Join(t.Flush(ctx, ek), t.Flush(ctx, ak))
 }
 
 // examineFiles looks at the logs and at policy and trust file.
@@ -188,6 +207,9 @@ func (p *program) examineHost(ctx context.Context, c *cli.Context) []finding {
 		return []finding{{what: "host service", err: errors.New("none named: give --host ADDRESS; without a host nothing links this guest to one"), fatal: true}}
 	}
 	defer client.Close()
+	if _, err := parseSelection("host-pcrs", c.String("host-pcrs")); err != nil {
+		return []finding{{what: "host service", err: err, fatal: true}}
+	}
 	id, err := client.Identity(ctx)
 	if err != nil {
 		return []finding{{what: "host service", err: unpinned(ended(ctx, err)), fatal: true}}

@@ -21,6 +21,8 @@ func (p *program) ekCommand() *cli.Command {
 			tpmFlag(),
 			&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 			&cli.StringFlag{Name: "format", Aliases: []string{"o"}, Value: "text", Usage: "`FORMAT`: text, or pem for the certificates alone"},
+			&cli.BoolFlag{Name: "tpm12", Usage: "of a TPM 1.2, as Xen hosts have; read it before Xen starts"},
+			&cli.StringFlag{Name: "xen-owner", EnvVars: env("xen-owner"), Usage: "with --tpm12: `FILE` with the secret of the TPM's owner, 40 hexadecimal digits; none for a TPM without an owner"},
 			timeoutFlag(),
 		},
 		Action: p.ek,
@@ -44,6 +46,9 @@ func (p *program) ek(c *cli.Context) (err error) {
 		return err
 	}
 	defer cancel()
+	if c.Bool("tpm12") {
+		return p.ek12(ctx, c)
+	}
 	t, err := openTPM(ctx, c.String("tpm"))
 	if err != nil {
 		return err

@@ -57,10 +57,12 @@ func usage(err error) error {
 
 func usagef(format string, args ...any) error { return usage(fmt.Errorf(format, args...)) }
 
-// cannot marks an error that kept a machine from being assessed.
+// cannot marks an error that kept a machine from being assessed. One that has a
+// code keeps it.
 func cannot(err error) error {
-	if err == nil {
-		return nil
+	var e *exitError
+	if err == nil || errors.As(err, &e) {
+		return err
 	}
 	return &exitError{exitCannot, err}
 }

@@ -18,9 +18,12 @@ import (
 // defaultPCRs is what a layer quotes: everything that a boot measures.
 const defaultPCRs = "sha256:0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
 
+// envPrefix begins the names of the environment variables of flags.
+const envPrefix = "DEEPATTEST_"
+
 // env is the environment variable of a flag.
 func env(flag string) []string {
-	return []string{"DEEPATTEST_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
+	return []string{envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))}
 }
 
 func tpmFlag() cli.Flag {
@@ -50,7 +53,7 @@ func timeoutFlag() cli.Flag {
 // hostFlags say how to reach a host's quote service.
 func hostFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "host", EnvVars: env("host"), Usage: "`ADDRESS` of the host's quote service: https://HOST:PORT or unix:PATH, or vendordata to reach it through OpenStack; default: the one that OpenStack's vendordata names"},
+		&cli.StringFlag{Name: "host", EnvVars: env("host"), Usage: "`ADDRESS` of the host's quote service: https://HOST:PORT or unix:PATH; vendordata, to reach it through OpenStack; or xen, for the deep quote of a Xen vTPM (TPM 1.2). Default: the service that OpenStack's vendordata names"},
 		&cli.StringFlag{Name: "host-fingerprint", EnvVars: env("host-fingerprint"), Usage: "SHA-256 of the service's certificate, as `HEX`; default: that of the trust file's host with this address, else the system's roots"},
 		&cli.StringFlag{Name: "host-ca", EnvVars: env("host-ca"), Usage: "PEM `FILE` of the authority that issued the service's certificate"},
 	}
@@ -144,6 +147,9 @@ func parseSelection(flag, text string) (quote.Selection, error) {
 // without either. trust may know the certificate of the service.
 func hostClient(c *cli.Context, t *trustFile, hint *host.Vendordata) (*host.Client, error) {
 	address := c.String("host")
+	if address == xenHost {
+		return nil, nil
+	}
 	o := host.Options{Fingerprint: c.String("host-fingerprint")}
 	if file := c.String("host-ca"); file != "" {
 		pool, err := certPool(file)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -119,4 +120,55 @@ func TestReadmeHasTheExitCodes(t *testing.T) {
 			t.Errorf("help does not say what %d means", code)
 		}
 	}
+}
+
+// Every command and every flag is in a script, by itself or by its variable.
+func TestScriptsUseEveryFlag(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := make(map[string]bool) // "policy learn --name"
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var set []string // flags whose variables are set
+		for line := range strings.Lines(string(data)) {
+			if m := regexp.MustCompile(`^env DEEPATTEST_([A-Z_]+)=.`).FindStringSubmatch(line); m != nil {
+				set = append(set, strings.ToLower(strings.ReplaceAll(m[1], "_", "-")))
+			}
+			line = regexp.MustCompile(`^serve \w+ `).ReplaceAllString(line, "deepattest host serve ")
+			_, call, ok := strings.Cut(line, "deepattest ")
+			if !ok || strings.HasPrefix(line, "#") {
+				continue
+			}
+			everyCommand(t, func(path string, c *cli.Command) {
+				if !strings.HasPrefix(strings.TrimSpace(call)+" ", path+" ") {
+					return
+				}
+				used[path] = true
+				words := append(strings.Fields(call), strings.Fields("--"+strings.Join(set, " --"))...)
+				for _, f := range c.Flags {
+					for _, name := range f.Names() {
+						if slices.ContainsFunc(words, func(w string) bool { w, _, _ = strings.Cut(w, "="); return w == dashed(name) }) {
+							used[path+" --"+f.Names()[0]] = true
+						}
+					}
+				}
+			})
+		}
+	}
+	everyCommand(t, func(path string, c *cli.Command) {
+		if !used[path] {
+			t.Errorf("no script runs %s", path)
+		}
+		for _, f := range c.Flags {
+			if name := f.Names()[0]; !used[path+" --"+name] {
+				t.Errorf("no script uses %s --%s", path, name)
+			}
+		}
+	})
 }

@@ -34,6 +34,11 @@ func (p *program) hostEnrollCommand() *cli.Command {
 			&cli.StringFlag{Name: "host-fingerprint", EnvVars: env("host-fingerprint"), Usage: "SHA-256 of the service's certificate, as `HEX`; `deepattest host serve` prints it on the host"},
 			&cli.StringFlag{Name: "host-ca", EnvVars: env("host-ca"), Usage: "PEM `FILE` of the authority that issued the service's certificate"},
 			&cli.BoolFlag{Name: "without-ek-certificate", Usage: "enrol a host whose EK certificate chains to none of your roots: its TPM may be made of software"},
+			&cli.BoolFlag{Name: "xen", Usage: "in the control domain of a Xen host, without ADDRESS: make a group of vTPMs and enrol its identity key"},
+			&cli.StringFlag{Name: "ek-certificate", Usage: "with --xen: PEM `FILE` of the physical TPM's EK certificate, read before Xen started"},
+			&cli.StringFlag{Name: "identity", Usage: "with --xen: `FILE` to write for the guests"},
+			&cli.BoolFlag{Name: "accept-expired-ek", Usage: "with --xen: take an EK certificate that has run out"},
+			tpmFlag(),
 			timeoutFlag(),
 		},
 		Action: p.hostEnroll,
@@ -41,6 +46,9 @@ func (p *program) hostEnrollCommand() *cli.Command {
 }
 
 func (p *program) hostEnroll(c *cli.Context) error {
+	if c.Bool("xen") {
+		return p.hostEnrollXen(c)
+	}
 	address, err := oneArg(c, "the address of the host's quote service")
 	if err != nil {
 		return err
@@ -49,11 +57,9 @@ func (p *program) hostEnroll(c *cli.Context) error {
 	if path == "" {
 		return usagef("--trust is missing: name the file that the host is put into")
 	}
-	trust := &trustFile{Trust: &policy.Trust{}}
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		if trust, err = loadTrust(c); err != nil {
-			return err
-		}
+	trust, err := oldTrust(c)
+	if err != nil {
+		return err
 	}
 	ctx, cancel, err := deadline(c)
 	if err != nil {
@@ -99,6 +105,15 @@ func (p *program) hostEnroll(c *cli.Context) error {
 	}
 	_, err = fmt.Fprintf(p.out, "enrolled %s: EK %s, AK %s, into %s\n", entry.Name, entry.EK, entry.AK, path)
 	return err
+}
+
+// oldTrust reads the trust file that is to be added to; none is as good as an empty
+// one.
+func oldTrust(c *cli.Context) (*trustFile, error) {
+	if _, err := os.Stat(c.String("trust")); errors.Is(err, fs.ErrNotExist) {
+		return &trustFile{Trust: &policy.Trust{}}, nil
+	}
+	return loadTrust(c)
 }
 
 // unpinned adds to a TLS failure which certificate the service showed.

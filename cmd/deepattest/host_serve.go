@@ -41,6 +41,10 @@ func (p *program) hostServeCommand() *cli.Command {
 			&cli.StringFlag{Name: "pcrs", Value: defaultPCRs, EnvVars: env("pcrs"), Usage: "PCRs in every quote, as `BANK:N,N,...[+BANK:...]`"},
 			&cli.StringFlag{Name: "event-log", Value: paths.EventLog, EnvVars: env("event-log"), Usage: "`FILE` with the firmware's event log"},
 			&cli.StringFlag{Name: "ima-log", Value: paths.IMA, EnvVars: env("ima-log"), Usage: "`FILE` with the binary IMA list"},
+			&cli.BoolFlag{Name: "xen-vtpmmgr", Usage: "in the control domain of a Xen host, instead: make vTPMs for whoever starts guests and has the token (GET / gives {\"uuid\"})"},
+			&cli.UintFlag{Name: "xen-group", EnvVars: env("xen-group"), Usage: "with --xen-vtpmmgr: `NUMBER` of the group of vTPMs"},
+			&cli.StringFlag{Name: "xen-identity", EnvVars: env("xen-identity"), Usage: "with --xen-vtpmmgr: `FILE` with the host's keys, to show to its guests"},
+			&cli.StringFlag{Name: "token", EnvVars: env("token"), Usage: "with --xen-vtpmmgr: `FILE` with the token that callers send"},
 		}),
 		Action: p.hostServe,
 	}
@@ -49,6 +53,9 @@ func (p *program) hostServeCommand() *cli.Command {
 func (p *program) hostServe(c *cli.Context) (err error) {
 	if err := noArgs(c); err != nil {
 		return err
+	}
+	if c.Bool("xen-vtpmmgr") {
+		return p.serveXen(c)
 	}
 	log := p.logger()
 	vms, err := p.openRegistry(c, log)
@@ -93,12 +100,18 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 	if err != nil {
 		return usage(err)
 	}
+	defer vms.start(c.Context)()
+	p.announce(listeners, cert)
+	return server.Serve(c.Context, listeners...)
+}
+
+// announce says where a service listens and which certificate it shows.
+func (p *program) announce(listeners []net.Listener, cert tls.Certificate) {
+	log := p.logger()
 	for _, l := range listeners {
 		log(fmt.Sprintf("listening on %s %s", l.Addr().Network(), l.Addr()))
 	}
 	log("certificate fingerprint " + host.Fingerprint(cert.Certificate[0]))
-	defer vms.start(c.Context)()
-	return server.Serve(c.Context, listeners...)
 }
 
 // logger writes lines of a service to the error output, one at a time.

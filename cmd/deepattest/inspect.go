@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/report"
@@ -67,6 +65,9 @@ func (p *program) inspect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(data) > 0 && data[0] == 'd' {
+		return p.inspectKeylime(data, format)
+	}
 	b, err := quote.ParseBundle(data)
 	if err != nil {
 		return cannot(err)
@@ -81,22 +82,22 @@ func (p *program) inspect(c *cli.Context) error {
 	if format == "text" {
 		return p.writeOutput("-", []byte(s.text()))
 	}
-	out, err := json.Marshal(s, json.Deterministic(true), jsontext.WithIndent("  "))
-	if err != nil {
-		return err
-	}
-	return p.writeOutput("-", append(out, '\n'))
+	return p.writeJSON(s)
 }
 
 func look(name string, l *quote.Layer) seenLayer {
 	s := seenLayer{
-		Layer: name, TPM: l.TPM, EK: describeKey(l.EK.Public), AK: describeKey(l.AK.Public), PCRs: l.PCRs, Missing: l.Missing,
+		Layer: name, TPM: l.TPM, EK: describeKey(l.TPM.Version, l.EK.Public), AK: describeKey(l.TPM.Version, l.AK.Public), PCRs: l.PCRs, Missing: l.Missing,
 		Certs: len(l.EK.Certificates) + len(l.EK.Chain), Logs: make(map[string]int),
 	}
 	for kind, log := range map[string][]byte{"uefi": l.Logs.UEFI, "userspace": l.Logs.Userspace, "ima": l.Logs.IMA} {
 		if len(log) > 0 {
 			s.Logs[kind] = len(log)
 		}
+	}
+	if l.Is12() {
+		s.Quote = describeQuote12(l)
+		return s
 	}
 	a, err := quote.ParseAttest(l.Quote.Attest)
 	if err != nil {
@@ -108,15 +109,59 @@ func look(name string, l *quote.Layer) seenLayer {
 	return s
 }
 
-func describeKey(public []byte) string {
+func describeKey(version string, public []byte) string {
 	if len(public) == 0 {
 		return "none"
 	}
-	k, err := quote.ParsePublic(public)
+	k, err := quote.ParseKey(version, public)
 	if err != nil {
 		return err.Error()
 	}
 	return k.Strength() + ", Name " + k.Name().String()
+}
+
+// describeQuote12 is what a TPM 1.2 signed, or what a deep quote covers of a guest.
+func describeQuote12(l *quote.Layer) string {
+	if q, err := quote.ParseQuoteInfo(l.Quote.Attest); err == nil {
+		return fmt.Sprintf("TPM_QUOTE_INFO, externalData %s, composite %s", q.ExternalData, q.Digest)
+	}
+	short, err := quote.ParsePCRInfoShort(l.Quote.Attest)
+	if err != nil {
+		return err.Error()
+	}
+	return fmt.Sprintf("none of its own: TPM_PCR_INFO_SHORT in the host's, PCRs %v, locality 0x%02x", short.PCRs, short.Locality)
+}
+
+// seenKeylime is a deep quote of Keylime's agent for Xen.
+type seenKeylime struct {
+	Warning   string            `json:"warning"`
+	Flags     uint32            `json:"flags"`
+	Infos     []quote.Hex       `json:"infos"`
+	PCRs      map[int]quote.Hex `json:"pcrs"`      // of the hardware TPM
+	GuestPCRs map[int]quote.Hex `json:"guestPCRs"` // as the guest's key signed them
+}
+
+// inspectKeylime shows a string of Keylime's old form. It proves nothing about the
+// guest, whatever signatures it holds: see quote.ParseKeylimeDeepQuote.
+func (p *program) inspectKeylime(data []byte, format string) error {
+	d, err := quote.ParseKeylimeDeepQuote(string(data))
+	if err != nil {
+		return cannot(err)
+	}
+	s := seenKeylime{
+		Warning: unverified + "; a deep quote of Keylime's form, which never proves that the guest's key is in a vTPM",
+		Flags:   uint32(d.Flags), Infos: d.Infos, PCRs: d.PCRs, GuestPCRs: d.GuestPCRs,
+	}
+	if format == "json" {
+		return p.writeJSON(s)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\nflags 0x%x, %s, signatures of %d and %d bytes\n", s.Warning, s.Flags, plural(len(d.Infos), "digest"), len(d.Signature), len(d.GuestSignature))
+	b.WriteString("\nhost\n")
+	pcrTable(&b, "  ", quote.PCRs{quote.SHA1: d.PCRs})
+	b.WriteString("\nguest\n")
+	pcrTable(&b, "  ", quote.PCRs{quote.SHA1: d.GuestPCRs})
+	return p.writeOutput("-", []byte(b.String()))
 }
 
 func (s seen) text() string {
@@ -148,7 +193,10 @@ func (s seen) text() string {
 	}
 	k := s.Link
 	fmt.Fprintf(&b, "\nlink %s\n", k.Method)
-	if !k.VM.IsZero() {
+	switch d := k.DeepQuote; {
+	case d != nil:
+		fmt.Fprintf(&b, "  VM %s, deep quote of form %s, flags 0x%x, %s\n", k.VM, d.Form, uint32(d.Flags), plural(len(d.Infos), "digest"))
+	case !k.VM.IsZero():
 		fmt.Fprintf(&b, "  VM %s, leaf %d of %d\n", k.VM, k.LeafIndex, k.TreeSize)
 	}
 	return b.String()

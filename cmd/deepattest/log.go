@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/guest"
@@ -90,11 +88,7 @@ func (p *program) log(c *cli.Context) error {
 	if format == "text" {
 		return p.writeOutput("-", []byte(l.text()))
 	}
-	out, err := json.Marshal(l, json.Deterministic(true), jsontext.WithIndent("  "))
-	if err != nil {
-		return err
-	}
-	return p.writeOutput("-", append(out, '\n'))
+	return p.writeJSON(l)
 }
 
 // showLog reads a log of any kind. systemd's begins with a record separator (RFC

@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -14,6 +15,12 @@ import (
 )
 
 func main() {
+	// An empty variable is one that is not set: it takes no flag its default.
+	for _, v := range os.Environ() {
+		if name, value, _ := strings.Cut(v, "="); value == "" && strings.HasPrefix(name, envPrefix) {
+			_ = os.Unsetenv(name) // fails for no name that Environ returns
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	p := &program{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr, now: time.Now,

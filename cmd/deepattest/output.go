@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/report"
@@ -106,4 +108,13 @@ func (p *program) finish(c *cli.Context, r *policy.Result, outputs []output) err
 
 func exitZeroFlag() cli.Flag {
 	return &cli.BoolFlag{Name: "exit-zero", Usage: "exit 0 whatever the verdict is, for jobs that only record it"}
+}
+
+// writeJSON writes a value that is no result in the one form of this program's JSON.
+func (p *program) writeJSON(v any) error {
+	out, err := json.Marshal(v, json.Deterministic(true), jsontext.WithIndent("  "))
+	if err != nil {
+		return err
+	}
+	return p.writeOutput("-", append(out, '\n'))
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/quote"
@@ -56,7 +54,10 @@ func (p *program) pcr(c *cli.Context) error {
 	}
 	var values quote.PCRs
 	source := "this machine's TPM, read and not quoted"
-	if client != nil {
+	if c.String("host") == xenHost {
+		source = "the host under this Xen vTPM, ADVISORY: live and unsigned"
+		values, err = xenHostPCRs(ctx, c, selection)
+	} else if client != nil {
 		defer client.Close()
 		source = "host " + client.Address() + ", ADVISORY: live and unsigned"
 		if values, err = client.PCRs(ctx); err == nil && selection != nil {
@@ -74,11 +75,7 @@ func (p *program) pcr(c *cli.Context) error {
 		pcrTable(&b, "", values)
 		return p.writeOutput("-", []byte(b.String()))
 	}
-	out, err := json.Marshal(map[string]any{"source": source, "signed": false, "pcrs": values}, json.Deterministic(true), jsontext.WithIndent("  "))
-	if err != nil {
-		return err
-	}
-	return p.writeOutput("-", append(out, '\n'))
+	return p.writeJSON(map[string]any{"source": source, "signed": false, "pcrs": values})
 }
 
 // localPCRs reads this machine's TPM; without a selection all PCRs of all banks.

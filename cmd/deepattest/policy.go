@@ -7,6 +7,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -29,6 +30,7 @@ func (p *program) policyLearnCommand() *cli.Command {
 			challengeFlag("the challenge of the evidence, as `HEX`"),
 			trustFlag(),
 			&cli.StringFlag{Name: "name", Value: "learned", Usage: "`NAME` of the policy, which every result shows"},
+			&cli.BoolFlag{Name: "tpm12", Usage: "the evidence is a Xen guest's, of TPMs 1.2: everything rests on SHA-1"},
 			&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the policy; - is the standard output"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the verification; default: now"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence: a replay looks the same"},
@@ -49,6 +51,10 @@ func (p *program) policyLearn(c *cli.Context) error {
 	opts := verify.Options{Now: p.now(), Anchors: trust.anchors, UnsafeAnyChallenge: c.Bool("unsafe-any-challenge")}
 	if _, err := p.appraisal(c, &opts); err != nil {
 		return err
+	}
+	if c.Bool("tpm12") {
+		opts.Host = verify.Expect{TPM: quote.Version12, Bank: quote.SHA1}
+		opts.Guest = opts.Host
 	}
 	reports := make([]*verify.Report, c.NArg())
 	if err := p.each(c, func(i int, data []byte) (err error) {

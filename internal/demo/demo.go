@@ -91,16 +91,8 @@ func (d *show) play(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := report.Text(d.Out, good, d.Text); err != nil {
+	if err := d.showGood(good); err != nil {
 		return err
-	}
-	encoded, err := good.Encode()
-	if err != nil {
-		return err
-	}
-	d.keep.file("result.json", encoded)
-	if good.Verdict != policy.Trusted {
-		return fmt.Errorf("%w: the good machines are %s: %s", ErrMissed, good.Verdict, good.Reason)
 	}
 	if err := d.attack(ctx, s); err != nil {
 		return err
@@ -166,12 +158,27 @@ func (d *show) judge(name string, b *quote.Bundle, challenge []byte) (*policy.Re
 	}, policy.Context{Verified: policy.OffGuest})
 }
 
+// showGood prints the verdict on the good machines, which must be trusted.
+func (d *show) showGood(good *policy.Result) error {
+	if err := report.Text(d.Out, good, d.Text); err != nil {
+		return err
+	}
+	encoded, err := good.Encode()
+	if err != nil {
+		return err
+	}
+	d.keep.file("result.json", encoded)
+	if good.Verdict != policy.Trusted {
+		return fmt.Errorf("%w: the good machines are %s: %s", ErrMissed, good.Verdict, good.Reason)
+	}
+	return nil
+}
+
 // attack runs every attack and prints which check caught it.
 func (d *show) attack(ctx context.Context, s *scene) error {
 	list := attacks()
 	d.Note(fmt.Sprintf("running %d attacks", len(list)))
-	fmt.Fprintf(d.Out, "\nAttacks on it:\n\n  %-21s %-12s %-28s %s\n", "attack", "verdict", "caught by", "what the attacker does")
-	var missed []error
+	t := newTable(d.Out, len(list))
 	for _, a := range list {
 		b, err := a.run(ctx, s)
 		if err != nil {
@@ -181,33 +188,7 @@ func (d *show) attack(ctx context.Context, s *scene) error {
 		if err != nil {
 			return fmt.Errorf("attack %s: %w", a.name, err)
 		}
-		caught := a.caught(r)
-		word := a.catch
-		if !caught {
-			word = "NOT BY " + a.catch
-			missed = append(missed, fmt.Errorf("%w: attack %s: %s: %s", ErrMissed, a.name, r.Verdict, r.Reason))
-		}
-		if _, err := fmt.Fprintf(d.Out, "  %-21s %-12s %-28s %s\n", a.name, r.Verdict, word, a.how); err != nil {
-			return err
-		}
+		t.add(a, r)
 	}
-	if len(missed) == 0 {
-		_, err := fmt.Fprintf(d.Out, "\nAll %d attacks were caught.\n", len(list))
-		return err
-	}
-	return errors.Join(missed...)
-}
-
-// caught reports whether a verdict is the one that the attack must get, and the
-// check named for it failed.
-func (a attack) caught(r *policy.Result) bool {
-	if r.Verdict != a.want {
-		return false
-	}
-	for _, c := range r.Checks {
-		if c.ID == a.catch {
-			return c.Status == verify.Fail
-		}
-	}
-	return false
+	return t.end()
 }

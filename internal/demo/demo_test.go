@@ -76,6 +76,33 @@ func TestCaught(t *testing.T) {
 			t.Errorf("%+v: %t", c.r, got)
 		}
 	}
+	// Where nothing can be proven the check must be the one that could not decide.
+	open := attack{want: policy.Inconclusive, catch: "link.method"}
+	if r := result(policy.Inconclusive, "link.method", verify.Unknown); open.caught(r) {
+		t.Error("caught by a check that does not count")
+	} else if r.Checks[0].Required = true; !open.caught(r) {
+		t.Error("not caught")
+	}
+}
+
+// The Xen world is played too, and can be verified from its files.
+func TestRunXen(t *testing.T) {
+	testlab.RequireSWTPM(t)
+	dir := filepath.Join(t.TempDir(), "keep")
+	var out bytes.Buffer
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if err := RunXen(ctx, Options{Out: &out, Keep: dir, Now: time.Now}); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if !strings.HasPrefix(out.String(), "Deep attestation: TRUSTED\n") || strings.Count(out.String(), "\n  ") < 10 {
+		t.Errorf("the demonstration shows:\n%s", out.String())
+	}
+	for _, name := range []string{"good.json", "flags-0.json", "policy.yaml", "trust.yaml", "result.json", "challenge"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Size() == 0 {
+			t.Errorf("%s was not kept: %v", name, err)
+		}
+	}
 }
 
 func TestRunEndsWithItsContext(t *testing.T) {

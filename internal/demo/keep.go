@@ -6,6 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/verify"
 )
 
 // keeper writes the files of a demonstration into a folder, or nowhere. The first
@@ -42,4 +47,18 @@ func (k *keeper) file(name string, data []byte) {
 
 func (k *keeper) certificate(name string, c *x509.Certificate) {
 	k.file(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+}
+
+// trust writes the trust file of a Xen demonstration.
+func (k *keeper) trust(lab *testlab.XenLab, anchors verify.Anchors) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "apiVersion: %s\nkind: Trust\nroots: [maker-root.pem]\n", policy.APIVersion)
+	if lab.Issuer != nil {
+		b.WriteString("intermediates: [maker-issuer.pem]\n")
+	}
+	b.WriteString("hosts:\n")
+	for _, h := range anchors.Hosts {
+		fmt.Fprintf(&b, "  - name: %s\n    ek: %s\n    ak: %s\n", h.Name, h.EK, h.AK)
+	}
+	k.file("trust.yaml", []byte(b.String()))
 }

@@ -19,13 +19,13 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// vtpmCA is a host's CA for vTPMs.
-type vtpmCA struct {
+// localCA is a host's CA for vTPMs.
+type localCA struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
-func newVTPMCA(t testing.TB, edit func(*x509.Certificate)) vtpmCA {
+func newLocalCA(t testing.TB, edit func(*x509.Certificate)) localCA {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -46,11 +46,11 @@ func newVTPMCA(t testing.TB, edit func(*x509.Certificate)) vtpmCA {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return vtpmCA{cert, key}
+	return localCA{cert, key}
 }
 
 // issue certifies a vTPM's EK for a VM.
-func (ca vtpmCA) issue(t testing.TB, key crypto.PublicKey, subject string, edit func(*x509.Certificate)) []byte {
+func (ca localCA) issue(t testing.TB, key crypto.PublicKey, subject string, edit func(*x509.Certificate)) []byte {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: subject},
@@ -79,8 +79,8 @@ func TestCertified(t *testing.T) {
 	const subject = "instance-00000008:7a7a9a97-7c34-413f-99eb-e77cd8bffe12"
 	now := time.Unix(1_800_000_000, 0)
 	ek, other := ekOf(t, newTPM(t)), ekOf(t, newTPM(t))
-	ca, foreign := newVTPMCA(t, nil), newVTPMCA(t, nil)
-	notCA := newVTPMCA(t, func(c *x509.Certificate) { c.IsCA = false })
+	ca, foreign := newLocalCA(t, nil), newLocalCA(t, nil)
+	notCA := newLocalCA(t, func(c *x509.Certificate) { c.IsCA = false })
 	c := Certified{Subject: subject, Issuers: []*x509.Certificate{foreign.cert, ca.cert}}
 	for _, test := range []struct {
 		name string
@@ -121,7 +121,7 @@ func (certifier) NeedsCertificate() bool { return true }
 // checked with, as long as its VM is here under that name.
 func TestCertifiedService(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Registry = certifier{c.Registry.(*memRegistry)} })
-	ca := newVTPMCA(t, nil)
+	ca := newLocalCA(t, nil)
 	subject := "instance-00000008:" + w.vm.String()
 	known := &RegisteredEK{Certified: &Certified{subject, []*x509.Certificate{ca.cert}}}
 	w.registry.set(w.vm, known)
@@ -178,7 +178,7 @@ func TestCertifiedService(t *testing.T) {
 			t.Errorf("%s: %v, want %q", change.name, err, change.code)
 		}
 	}
-	w.guest.Certificate = newVTPMCA(t, nil).issue(t, ekOf(t, w.guest).Key, subject, nil)
+	w.guest.Certificate = newLocalCA(t, nil).issue(t, ekOf(t, w.guest).Key, subject, nil)
 	if _, err := attest(); code(err) != CodeUnknownVM {
 		t.Errorf("a certificate of another CA: %v", err)
 	}

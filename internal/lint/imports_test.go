@@ -34,6 +34,8 @@ func mayImport(from, to string) bool {
 		return to == "quote" || to == "verify" || to == "internal/tpm" || within(to, "internal/guest")
 	case from == "internal/host":
 		return to == "quote" || to == "verify" || to == "internal/tpm" || to == "internal/guest"
+	case from == "internal/keylime":
+		return to == "quote" || to == "verify" || to == "policy" || to == "internal/tpm" || to == "internal/guest"
 	case from == "internal/xen":
 		return to == "quote" || to == "verify" || to == "internal/tpm" || to == "internal/guest"
 	case from == "internal/report", from == "internal/state":
@@ -173,6 +175,8 @@ func TestRuleTable(t *testing.T) {
 		{"internal/report", "policy", true},
 		{"internal/tpm", "internal/host", false},
 		{"internal/guest", "internal/host", false},
+		{"internal/keylime", "policy", true},
+		{"internal/keylime", "internal/host", false},
 		{"internal/xen", "internal/tpm", true},
 		{"internal/xen", "internal/host", false},
 		{"cmd/deepattest", "internal/host", true},

@@ -34,6 +34,7 @@ type SWTPMOptions struct {
 	Banks string   // PCR banks for a new TPM; "" is "sha1,sha256,sha384"
 	VMID  string   // "name:uuid", the subject of a new TPM's certificates
 	CA    *LocalCA // issues a new TPM's certificates; nil makes a TPM without any
+	Tool  string   // issues them in the place of a CA: a program with swtpm_localca's command line
 
 	// V12 makes a TPM 1.2 with an owner, whose secret is SHA-1 of Owner, as is that
 	// of the SRK. It has no Banks and no VMID, and listens on a unix socket.
@@ -240,20 +241,26 @@ func setupSWTPM(ctx context.Context, dir string, opts SWTPMOptions) error {
 		if err := opts.CA.configure(); err != nil {
 			return err
 		}
-		args = append(args, "--config", opts.CA.path("swtpm_setup.conf"), "--create-ek-cert", "--create-platform-cert")
+		args = append(args, "--config", opts.CA.path("swtpm_setup.conf"))
+	} else {
+		// The system's configuration names a CA in a folder of the system's.
+		conf, text := filepath.Join(dir, "swtpm_setup.conf"), ""
+		if opts.Tool != "" {
+			text = "create_certs_tool = " + opts.Tool + "\n"
+		}
+		if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+			return err
+		}
+		args = append(args, "--config", conf)
+	}
+	if opts.CA != nil || opts.Tool != "" {
+		args = append(args, "--create-ek-cert", "--create-platform-cert")
 		if opts.VMID != "" {
 			if !vmid.MatchString(opts.VMID) {
 				return fmt.Errorf("VM %q: want NAME:UUID with letters, digits, dots and dashes in the name", opts.VMID)
 			}
 			args = append(args, "--vmid", opts.VMID)
 		}
-	} else {
-		// The system's configuration names a CA in a folder of the system's.
-		conf := filepath.Join(dir, "swtpm_setup.conf")
-		if err := os.WriteFile(conf, nil, 0o600); err != nil {
-			return err
-		}
-		args = append(args, "--config", conf)
 	}
 	ctx, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()

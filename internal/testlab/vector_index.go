@@ -52,7 +52,9 @@ type VectorOptions struct {
 	Previous      *vectorPrevious `json:"previous"`
 	UnsafeAny     bool            `json:"unsafeAnyChallenge"`
 	Intermediates [][]byte        `json:"intermediates"` // DER
-	Xen           *vectorXen      `json:"xen,omitempty"`
+
+	Registered []vectorRegistration `json:"registered"`
+	Xen        *vectorXen           `json:"xen,omitempty"`
 }
 
 type vectorHost struct {
@@ -72,6 +74,12 @@ type vectorGuest struct {
 type vectorKeys struct {
 	EK quote.Hex `json:"ek"`
 	AK quote.Hex `json:"ak"`
+}
+
+type vectorRegistration struct {
+	EK     quote.Hex `json:"ek"`
+	AK     quote.Hex `json:"ak"`
+	Source string    `json:"source"`
 }
 
 type vectorExpect struct {
@@ -118,6 +126,9 @@ func newVectorOptions(o verify.Options) VectorOptions {
 	for _, a := range o.Anchors.Activated {
 		v.Activated = append(v.Activated, vectorKeys(a))
 	}
+	for _, r := range o.Anchors.Registered {
+		v.Registered = append(v.Registered, vectorRegistration(r))
+	}
 	if o.Previous != nil {
 		p := vectorPrevious(*o.Previous)
 		v.Previous = &p
@@ -149,6 +160,9 @@ func (v *VectorOptions) options() (verify.Options, error) {
 	}
 	for _, a := range v.Activated {
 		o.Anchors.Activated = append(o.Anchors.Activated, verify.Activation(a))
+	}
+	for _, r := range v.Registered {
+		o.Anchors.Registered = append(o.Anchors.Registered, verify.Registration(r))
 	}
 	if v.Previous != nil {
 		p := verify.Previous(*v.Previous)

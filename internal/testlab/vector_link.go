@@ -40,10 +40,12 @@ func linkVectors() []Vector {
 		w.Guest = w.OtherGuest
 		return w.Bundle(Challenge(1))
 	}
+	ekCertified := method("EKCertified", quote.LinkEKCertified, "the name of a method, and nothing that it rests on")
+	ekCertified.Undecided = []string{"host.quote.nonce", "link.method"} // guest.ak.bound waits for the link
 	return []Vector{
 		method("Missing", quote.LinkNone, "two valid quotes side by side, which nothing links"),
 		method("NonceOnly", quote.LinkNonceOnly, "a host quote exists for the challenge, and nobody says for which guest"),
-		method("EKCertified", quote.LinkEKCertified, "a link method that this version does not check"),
+		ekCertified,
 		method("XenDeepQuote", quote.LinkXenDeepQuote, "a link method that is not of this host"),
 		{
 			Name: "LinkMinimumNone", Comment: "even who asks for no link gets none from nothing", Flags: []string{"WeakLink"},

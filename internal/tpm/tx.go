@@ -237,6 +237,12 @@ func commandName(command []byte) string {
 		return "TPM2_ActivateCredential"
 	case tpm2.TPMCCQuote:
 		return "TPM2_Quote"
+	case tpm2.TPMCCCertify:
+		return "TPM2_Certify"
+	case tpm2.TPMCCSign:
+		return "TPM2_Sign"
+	case tpm2.TPMCCPCRReset:
+		return "TPM2_PCR_Reset"
 	case tpm2.TPMCCFlushContext:
 		return "TPM2_FlushContext"
 	default:

@@ -3,7 +3,6 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 before=$1 # seconds that run.sh has taken
-export SECONDS_BEFORE=$before
 . "$here/env.sh"
 step() { printf 'openstack: %4d s  %s\n' $((SECONDS + before)) "$*"; }
 
@@ -53,4 +52,5 @@ step "RabbitMQ and libvirtd answer"
 "$here/nova.sh"
 step "Nova answers, with a compute node on libvirt"
 
+export SECONDS_BEFORE=$((SECONDS + before))
 exec "$WORK/cloudtest" -test.v -test.timeout 10m

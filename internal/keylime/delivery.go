@@ -1,0 +1,67 @@
+package keylime
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/quote"
+)
+
+// MaxCarried is how old a verdict may be that is put into PCR 23: the PCR has no date.
+const MaxCarried = time.Hour
+
+// Delivery brings results of this guest to a verifier.
+type Delivery struct {
+	Agent *Agent
+	Push  Push             // what goes with every result: boot time, logs, known PCR values
+	Key   crypto.Signer    // signs the verdict document; nil sends none
+	Carry bool             // put a trusted verdict into PCR 23
+	Now   func() time.Time // time.Now
+}
+
+// Deliver delivers one result by one attestation. It is for Spool.Deliver.
+func (d *Delivery) Deliver(ctx context.Context, p *Parcel) error {
+	r, err := p.Decode()
+	if err != nil {
+		return err
+	}
+	if p.Agent != d.Agent.ID {
+		return fmt.Errorf("deliver to Keylime: the result is of agent %s, and this is %s", p.Agent, d.Agent.ID)
+	}
+	_, err = d.Send(ctx, r)
+	return err
+}
+
+// Send delivers a result now and returns what the verifier confirmed.
+func (d *Delivery) Send(ctx context.Context, r *policy.Result) (*Receipt, error) {
+	push := d.Push
+	if d.Key != nil {
+		push.Document = func(challenge []byte) ([]byte, error) {
+			doc, err := NewDocument(r, d.Agent.ID, challenge, d.Now())
+			if err != nil {
+				return nil, err
+			}
+			return doc.Sign(d.Key)
+		}
+	}
+	if d.Carry {
+		carrier, err := NewCarrier(r)
+		switch {
+		case errors.Is(err, ErrNotTrusted), err == nil && d.Now().Sub(r.Now) > MaxCarried:
+			// An earlier verdict must not go on being quoted.
+			if err := ClearCarrier(ctx, d.Agent.TPM); err != nil {
+				return nil, err
+			}
+			push.Known = withCarrier(push.Known, d.Agent.bank(), make(quote.Hex, d.Agent.bank().Size()))
+		case err != nil:
+			return nil, err
+		default:
+			push.Carrier = carrier
+		}
+	}
+	return d.Agent.Push(ctx, push)
+}

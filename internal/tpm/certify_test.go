@@ -1,0 +1,140 @@
+package tpm_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/sha512"
+	"testing"
+
+	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/internal/tpm"
+	"github.com/deepattest/deepattest/quote"
+)
+
+// TestCertify: an AK certifies itself and a CA key, by Name and over the caller's data.
+func TestCertify(t *testing.T) {
+	d := open(t, start(t, testlab.SWTPMOptions{}))
+	ctx := t.Context()
+	ak, err := d.CreateAK(ctx, tpm.ECCP256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := d.CreateCAKey(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		object tpm.SigningKey
+		name   quote.Hex
+	}{{ak, ak.Name}, {ca, ca.Name}} {
+		data := []byte("sixteen bytes...")
+		before := d.Commands()
+		q, err := d.Certify(ctx, c.object, ak, data)
+		if err != nil || d.Commands() != before+1 {
+			t.Fatalf("%d commands, %v", d.Commands()-before, err)
+		}
+		got, err := quote.ParseCertify(q.Attest)
+		if err != nil || !bytes.Equal(got.Name, c.name) || !bytes.Equal(got.ExtraData, data) {
+			t.Errorf("certification %+v, %v", got, err)
+		}
+		s, err := quote.ParseSignature(q.Signature)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der, err := s.ASN1()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := quote.ParsePublic(ak.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256(q.Attest)
+		if !ecdsa.VerifyASN1(p.Key.(*ecdsa.PublicKey), sum[:], der) {
+			t.Error("the AK did not sign the certification")
+		}
+	}
+	for _, n := range []int{0, tpm.MaxQualifyingData + 1} {
+		if _, err := d.Certify(ctx, ak, ak, make([]byte, n)); err == nil {
+			t.Errorf("qualifying data of %d bytes is taken", n)
+		}
+	}
+}
+
+// TestCAKey: the key is the same after a restart, signs certificates, and cannot leave
+// its TPM.
+func TestCAKey(t *testing.T) {
+	s := start(t, testlab.SWTPMOptions{})
+	var names []quote.Hex
+	for range 2 {
+		d := open(t, s)
+		key, err := d.CreateCAKey(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, key.Name)
+		p, err := quote.ParsePublic(key.Public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const must = quote.FixedTPM | quote.FixedParent | quote.SensitiveDataOrigin | quote.Sign
+		if p.Attributes&must != must || p.Attributes&(quote.Decrypt|quote.Restricted) != 0 {
+			t.Errorf("attributes %s", p.Attributes)
+		}
+		signer, err := d.Signer(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256([]byte("a certificate"))
+		der, err := signer.Sign(rand.Reader, sum[:], crypto.SHA256)
+		if err != nil || !ecdsa.VerifyASN1(signer.Public().(*ecdsa.PublicKey), sum[:], der) {
+			t.Errorf("signature %x, %v", der, err)
+		}
+		long := sha512.Sum512([]byte("a certificate"))
+		if _, err := signer.Sign(rand.Reader, long[:], crypto.SHA512); err == nil {
+			t.Error("a SHA-512 digest is signed")
+		}
+		ak, err := d.CreateAK(t.Context(), tpm.ECCP256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(ak.Name, key.Name) {
+			t.Error("the CA key is the AK")
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(names[0], names[1]) {
+		t.Errorf("keys %s and %s", names[0], names[1])
+	}
+}
+
+// TestResetPCR: PCRs 16 and 23 go back to zeros, the others stay as they are.
+func TestResetPCR(t *testing.T) {
+	d := open(t, start(t, testlab.SWTPMOptions{}))
+	ctx := t.Context()
+	read := func(n int) quote.Hex {
+		v, err := d.ReadPCRs(ctx, quote.Selection{{Alg: quote.SHA256, PCRs: []int{n}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v[quote.SHA256][n]
+	}
+	for n := range quote.NumPCRs {
+		if n == 17 || n == 18 || n == 19 || n == 20 || n == 21 || n == 22 {
+			continue // extended from other localities only
+		}
+		if err := d.Extend(ctx, n, map[quote.Alg][]byte{quote.SHA256: bytes.Repeat([]byte{1}, 32)}); err != nil {
+			t.Fatal(err)
+		}
+		err := d.ResetPCR(ctx, n)
+		resettable := n == 16 || n == 23
+		if (err == nil) != resettable || bytes.Equal(read(n), make([]byte, 32)) != resettable {
+			t.Errorf("PCR %d: %s, %v", n, read(n), err)
+		}
+	}
+}
