@@ -202,7 +202,7 @@ func certPool(path string) (*x509.CertPool, error) {
 	}
 	pool, err := poolOf(data)
 	if err != nil {
-		return nil, usagef("--host-ca %s: %w", path, err)
+		return nil, usagef("--host-ca: %s: %w", path, err)
 	}
 	return pool, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/host"
+	"github.com/deepattest/deepattest/internal/libvirt"
 	"github.com/deepattest/deepattest/internal/report"
 )
 
@@ -48,13 +50,13 @@ func (p *program) hostVMs(c *cli.Context) error {
 	return p.writeOutput("-", []byte(b.String()))
 }
 
-// list asks until there is an answer or the context ends.
+// list asks until the daemon has answered, failed or not, or the context ends.
 func (r *registry) list(ctx context.Context) ([]host.VM, error) {
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
 		vms, err := r.Registry.(host.Lister).VMs(ctx)
-		if err == nil || r.run == nil {
+		if !errors.Is(err, libvirt.ErrConnecting) {
 			return vms, err
 		}
 		select {

@@ -93,7 +93,7 @@ func (p *program) openstackShow(c *cli.Context) error {
 	if c.NArg() > 0 {
 		var text string
 		if text, err = oneArg(c, "the uuid of a server"); err == nil {
-			vm, err = parseVM(text)
+			vm, err = quote.ParseUUID(text)
 		}
 	}
 	if err != nil {

@@ -17,6 +17,9 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
+// ErrConnecting reports a registry that has not heard of its daemon yet.
+var ErrConnecting = errors.New("not connected yet")
+
 // DefaultURI is the system's QEMU driver.
 const DefaultURI = "qemu:///system"
 
@@ -81,7 +84,7 @@ func New(o Options) (*Registry, error) {
 	if o.Log == nil {
 		o.Log = func(string) {}
 	}
-	r := &Registry{o: o, driver: driver + "://" + u.Path, err: errors.New("not connected yet")}
+	r := &Registry{o: o, driver: driver + "://" + u.Path, err: ErrConnecting}
 	// Read-only sockets first: nothing here changes a VM. The daemon of one driver
 	// comes before the one for all (libvirt, Daemons).
 	r.paths = []string{

@@ -32,17 +32,24 @@ go test -c -tags openstack -o "$work/cloudtest" ./internal/openstack/cloudtest
 "$here/guest.sh" "$work"
 step "deepattest, test and guest image are built"
 
+# keep copies what a look afterwards needs into OPENSTACK_KEEP, when that is set.
+keep() {
+	[ -n "${OPENSTACK_KEEP:-}" ] || return 0
+	mkdir -p "$OPENSTACK_KEEP"
+	cp "$work"/log/*.log "$work"/{policy,trust}.yaml "$work"/{good,result}.json "$OPENSTACK_KEEP" 2>/dev/null || true
+}
+
 # --kill-child: whatever happens to this script, nothing of it stays.
 if unshare --mount --propagation private --pid --net --fork --mount-proc --kill-child "$here/inside.sh" $((SECONDS - began)); then
+	keep
 	step "done"
 else
 	code=$?
-	step "FAILED; the last lines of each log:"
-	keep=${OPENSTACK_LOGS:-}
+	step "FAILED; the last lines of each log (OPENSTACK_KEEP=FOLDER keeps all):"
 	for log in "$work"/log/*.log; do
 		echo "--- $(basename "$log")"
 		tail -n 15 "$log" | cut -c1-300
 	done
-	[ -z "$keep" ] || { mkdir -p "$keep" && cp "$work"/log/*.log "$keep"; }
+	keep
 	exit $code
 fi
