@@ -55,7 +55,7 @@ func appraise(p *Policy, ev evidence, ctx Context) *Result {
 	r := &Result{
 		MediaType: ResultMediaType, Verified: ctx.Verified,
 		Now: ev.Now.UTC().Truncate(time.Second), Challenge: ev.Challenge, Evidence: ev.Evidence,
-		Policy: PolicyRef{Name: "none"}, Anchors: ev.Anchors, Unsafe: ev.Unsafe,
+		Policy: PolicyRef{Name: "none"}, Anchors: ev.Anchors, Unsafe: ev.Unsafe, Cloud: ev.Cloud,
 	}
 	if r.Verified == "" {
 		r.Verified = InGuest

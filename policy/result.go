@@ -73,7 +73,8 @@ type Result struct {
 	Layers    []LayerResult `json:"layers"`  // host, link, guest: bottom-up
 	Checks    []CheckResult `json:"checks"`  // every check, in catalogue order
 	Unsafe    []string      `json:"unsafe,omitempty"`
-	Limits    []string      `json:"limits"` // what this verdict does not prove, in words
+	Cloud     *quote.Cloud  `json:"cloud,omitempty"` // what the cloud's operator asserts; proves nothing
+	Limits    []string      `json:"limits"`          // what this verdict does not prove, in words
 }
 
 // PolicyRef names the policy a result was made with.

@@ -125,7 +125,27 @@ type Context struct {
 	GuestName string `json:"guestName,omitempty"`
 	HostName  string `json:"hostName,omitempty"`
 	VM        UUID   `json:"vm,omitzero"` // SMBIOS uuid as the guest sees it
+	Cloud     *Cloud `json:"cloud,omitempty"`
 }
+
+// Cloud is what a cloud's control plane says of the VM. Its operator asserts every
+// field, and nothing proves one.
+type Cloud struct {
+	Source  string `json:"source"`            // a Cloud... name: where it was asked
+	VM      UUID   `json:"vm,omitzero"`       // the instance
+	Project string `json:"project,omitempty"` // whose instance it is
+	HostID  string `json:"hostID,omitempty"`  // Nova's hostId: SHA-224 of project and host name, hexadecimal
+	Image   string `json:"image,omitempty"`   // what the instance was made from
+	VTPM    string `json:"vtpm,omitempty"`    // "2.0", "1.2" or "none", as the flavor or image asks for; empty: not told
+	Missing string `json:"missing,omitempty"` // what was not answered, and why
+}
+
+// The sources of a Cloud.
+const (
+	CloudMetadata    = "openstack-metadata"     // metadata service, from inside the guest
+	CloudConfigDrive = "openstack-config-drive" // as it was when the guest booted
+	CloudAPI         = "openstack-api"          // compute API, with the tenant's credentials
+)
 
 // Hex is a byte string that is written in hexadecimal.
 type Hex []byte

@@ -122,7 +122,11 @@ func (b *Bundle) validate() error {
 		return err
 	}
 	c := b.Context
-	return checkTexts("/context", c.Collector, c.Collected, c.GuestName, c.HostName)
+	if err := checkTexts("/context", c.Collector, c.Collected, c.GuestName, c.HostName); err != nil || c.Cloud == nil {
+		return err
+	}
+	o := c.Cloud
+	return checkTexts("/context/cloud", o.Source, o.Project, o.HostID, o.Image, o.VTPM, o.Missing)
 }
 
 func (l *Layer) validate(field string) error {

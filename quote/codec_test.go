@@ -27,7 +27,8 @@ func sampleBundle() *Bundle {
 			Method: LinkHostVouched, VM: UUID(sequence(16)), GuestEK: Hex{1}, GuestAK: Hex{2}, GuestQuote: Hex{3}, HostAK: Hex{4},
 			TreeSize: 5, LeafIndex: 1, Inclusion: []Hex{make(Hex, 32)},
 		},
-		Context: Context{Collector: "x", Collected: "2026-11-24T12:00:00Z", GuestName: "g", HostName: "h", VM: UUID{1}},
+		Context: Context{Collector: "x", Collected: "2026-11-24T12:00:00Z", GuestName: "g", HostName: "h", VM: UUID{1},
+			Cloud: &Cloud{Source: CloudAPI, VM: UUID{1}, Project: "p", HostID: "00", Image: "i", VTPM: "2.0", Missing: "m"}},
 	}
 }
 
@@ -69,6 +70,7 @@ func TestBundleLimits(t *testing.T) {
 		edit  func(*Bundle)
 		field string
 	}{
+		"cloud":            {func(b *Bundle) { b.Context.Cloud.Missing = long }, "/context/cloud"},
 		"media type":       {func(b *Bundle) { b.MediaType = "application/json" }, "/mediaType"},
 		"no challenge":     {func(b *Bundle) { b.Challenge = nil }, "/challenge"},
 		"no layer":         {func(b *Bundle) { b.Guest, b.Host = nil, nil }, ""},

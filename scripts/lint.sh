@@ -49,13 +49,14 @@ fresh() { # CHECKS.md and docs/deepattest.1 are what the program prints
 
 scripts_parse() {
 	local f
-	for f in scripts/*.sh .ci/run; do
+	for f in scripts/*.sh scripts/*/*.sh .ci/run; do
 		bash -n "$f" || return 1
 	done
 }
 
 check "gofmt" formatted
 check "go vet" go vet ./...
+check "go vet of the tests on OpenStack" go vet -tags openstack ./internal/openstack/...
 check "staticcheck" go tool staticcheck ./...
 check "rules of this module" go test ./internal/lint
 check "README and schemas" go test ./schemas ./docs

@@ -411,16 +411,31 @@ func linkChecks() []check {
 }
 
 func contextChecks() []check {
-	return []check{
-		{
+	hint := func(id, title, stops, citation, actor, remedy string, run func(*verification) Check) check {
+		return check{
 			Spec: Spec{
-				ID: "context.instance", Layer: Context, Title: "The VM calls itself by the uuid that the host vouches for",
-				Stops:    "mix-ups of instances; a hint that never proves anything",
-				Citation: "DMTF SMBIOS 3.7, section 7.2.1 (System UUID)",
-				Actor:    CloudOperator, Remedy: "explain why SMBIOS and the host's registry name different VMs",
-				Needs: []string{"bundle.format"},
+				ID: "context." + id, Layer: Context, Title: title, Stops: stops, Citation: citation,
+				Actor: actor, Remedy: remedy, Needs: []string{"bundle.format"},
 			},
-			run: (*verification).instance,
-		},
+			run: run,
+		}
+	}
+	return []check{
+		hint("instance", "SMBIOS, the cloud and the EK certificate name the VM that the host vouches for",
+			"mix-ups of instances; a hint that never proves anything",
+			"DMTF SMBIOS 3.7, section 7.2.1 (System UUID); swtpm_setup(8), --vmid",
+			CloudOperator, "explain why they and the host's registry name different VMs", (*verification).instance),
+		hint("vtpm", "The VM was asked to have the vTPM that it shows",
+			"a TPM that somebody gave a VM which was not to have one; a hint that never proves anything",
+			"OpenStack Nova, admin guide, Emulated Trusted Platform Module",
+			Tenant, "make the VM anew with a flavor or image that asks for a vTPM (hw:tpm_version=2.0)", (*verification).vTPM),
+		hint("placement", "The host that vouches is the one that the cloud placed the VM on",
+			"a host that answers for another's VM; a hint that never proves anything",
+			"OpenStack Compute API, servers, hostId",
+			CloudOperator, "say on which host the VM runs; give the host service the name that Nova has for the host (--name)", (*verification).placement),
+		hint("host-stable", "The cloud says that the VM is on the host of the last result",
+			"an unnoticed move to another host; a hint that never proves anything",
+			"OpenStack Compute API, servers, hostId",
+			CloudOperator, "say whether the VM was moved; `deepattest openstack show` lists what was done to it", (*verification).hostID),
 	}
 }

@@ -69,7 +69,7 @@ func Evidence(data []byte, opts Options) (*Report, error) {
 	if opts.UnsafeAnyChallenge {
 		r.Unsafe = append(r.Unsafe, "any-challenge: the challenge was taken from the evidence; a replay looks the same")
 	}
-	r.Anchors = v.anchors
+	r.Anchors, r.Cloud = v.anchors, v.bundle.Context.Cloud
 	v.claim(r)
 	return r, nil
 }

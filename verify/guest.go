@@ -49,15 +49,3 @@ func (v *verification) guestBound() Check {
 	}
 	return unknown("nobody the tenant trusts vouches for the guest's attestation key %s", name)
 }
-
-// instance compares what the guest calls itself with what the link proves.
-func (v *verification) instance() Check {
-	said, linked := v.bundle.Context.VM, v.bundle.Link.VM
-	switch {
-	case said.IsZero() || linked.IsZero():
-		return notApplicable("no VM uuid from SMBIOS, or none in the link, to compare")
-	case said != linked:
-		return warn("the VM calls itself by another uuid than the host vouches for").evidence(said.String(), linked.String(), "context.vm")
-	}
-	return pass("SMBIOS uuid %s is the link's", said)
-}

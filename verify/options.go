@@ -124,10 +124,11 @@ type Registration struct {
 	Source string    // registrar and agent, for the result
 }
 
-// Previous holds the signed state of the last accepted result.
+// Previous holds the state of the last accepted result.
 type Previous struct {
 	HostAK, GuestAK       quote.Hex
 	HostClock, GuestClock quote.ClockInfo
+	HostID                string // unsigned: what the cloud said of the host; empty: nothing
 }
 
 // ErrOptions marks options that cannot be used, as opposed to evidence that fails.

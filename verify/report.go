@@ -19,6 +19,9 @@ type Report struct {
 	LinkMethod string
 	// Anchors describes the trust anchors that were used, in words.
 	Anchors []string
+	// Cloud is what the cloud's operator asserts of the VM, nil when nothing.
+	// Nothing signs it.
+	Cloud *quote.Cloud
 	// TPM12 tells that a layer of the evidence has a TPM 1.2, whatever became of it:
 	// all that it says rests on SHA-1.
 	TPM12 bool

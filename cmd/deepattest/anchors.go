@@ -223,13 +223,30 @@ func certificateBytes(data []byte) ([][]byte, error) {
 }
 
 func certPool(path string) (*x509.CertPool, error) {
-	certs, err := readCertificates(path)
+	data, err := readFile(path, maxPEM)
 	if err != nil {
 		return nil, usagef("--host-ca: %w", err)
 	}
+	pool, err := poolOf(data)
+	if err != nil {
+		return nil, usagef("--host-ca: %s: %w", path, err)
+	}
+	return pool, nil
+}
+
+// poolOf trusts the certificates in a PEM or DER file's bytes.
+func poolOf(data []byte) (*x509.CertPool, error) {
+	ders, err := certificateBytes(data)
+	if err != nil {
+		return nil, err
+	}
 	pool := x509.NewCertPool()
-	for _, c := range certs {
-		pool.AddCert(c)
+	for i, der := range ders {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d: %w", i+1, err)
+		}
+		pool.AddCert(cert)
 	}
 	return pool, nil
 }

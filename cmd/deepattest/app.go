@@ -100,6 +100,8 @@ func (p *program) app() *cli.App {
 			p.policyCommand(),
 			p.trustCommand(),
 			p.hostCommand(),
+			p.openstackCommand(),
+			p.pushCommand(),
 			p.pcrCommand(),
 			p.logCommand(),
 			p.ekCommand(),

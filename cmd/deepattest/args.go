@@ -33,6 +33,9 @@ func flagsFirst(app *cli.App, args []string) []string {
 			i = len(args)
 		case a == completing && i == len(args)-1, a == "-" || !strings.HasPrefix(a, "-"):
 			rest = append(rest, a)
+		case i+1 < len(args) && mayTake(flags, a, args[i+1]):
+			i++
+			front = append(front, a+"="+args[i])
 		case !takesValue(flags, a):
 			front = append(front, a)
 		case i+1 == len(args):
@@ -53,8 +56,12 @@ func takesValue(flags []cli.Flag, arg string) bool {
 		return false
 	}
 	for _, f := range flags {
-		if _, is := f.(*cli.BoolFlag); !is && slices.Contains(f.Names(), name) {
-			return true
+		switch f.(type) {
+		case *cli.BoolFlag, optionalFlag:
+		default:
+			if slices.Contains(f.Names(), name) {
+				return true
+			}
 		}
 	}
 	return false

@@ -68,25 +68,29 @@ func (p *program) attest(c *cli.Context) error {
 		return err
 	}
 	defer cancel()
-	client, err := hostClient(c, trust)
+	around, err := p.around(ctx, c)
 	if err != nil {
 		return err
 	}
-	if client != nil {
-		defer client.Close()
+	defer around.stop()
+	source, err := p.findHost(ctx, c, trust, around)
+	if err != nil {
+		return err
 	}
+	defer source.close()
 	previous, err := previousState(c)
 	if err != nil {
 		return err
 	}
-	bundle, hostErr, err := p.evidenceWaiting(ctx, c, challenge, client)
+	bundle, hostErr, err := p.evidenceWaiting(ctx, c, challenge, source)
 	if err != nil {
 		return err
 	}
+	bundle.Context.Cloud = around.cloud(p)
 	if hostErr != nil {
 		fmt.Fprintf(p.err, "deepattest: %v\n", hostErr)
-	} else if rules != nil && rules.Trust.AnyHost && client != nil {
-		if anchors.Activated, err = activated(ctx, client); err != nil {
+	} else if rules != nil && rules.Trust.AnyHost && source.client != nil {
+		if anchors.Activated, err = activated(ctx, source.client); err != nil {
 			fmt.Fprintf(p.err, "deepattest: %v\n", err)
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/guest"
-	"github.com/deepattest/deepattest/internal/host"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/quote"
 )
@@ -25,7 +24,7 @@ func collectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "host-pcrs", EnvVars: env("host-pcrs"), Usage: "PCRs wanted of the host; default: what its service quotes"},
 		&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 		&cli.StringFlag{Name: "ak", Value: "any", Usage: "kind of attestation key: any, rsa-2048 or ecc-p256"},
-	}, xenFlags(), logFlags(), []cli.Flag{waitFlag(), timeoutFlag()})
+	}, xenFlags(), logFlags(), cloudFlags(), []cli.Flag{waitFlag(), timeoutFlag()})
 }
 
 func (p *program) collectCommand() *cli.Command {
@@ -65,17 +64,21 @@ func (p *program) collect(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := hostClient(c, trust)
+	around, err := p.around(ctx, c)
 	if err != nil {
 		return err
 	}
-	if client != nil {
-		defer client.Close()
-	}
-	b, hostErr, err := p.evidenceWaiting(ctx, c, challenge, client)
+	defer around.stop()
+	source, err := p.findHost(ctx, c, trust, around)
 	if err != nil {
 		return err
 	}
+	defer source.close()
+	b, hostErr, err := p.evidenceWaiting(ctx, c, challenge, source)
+	if err != nil {
+		return err
+	}
+	b.Context.Cloud = around.cloud(p)
 	data, err := b.Encode()
 	if err != nil {
 		return err
@@ -90,7 +93,7 @@ func (p *program) collect(c *cli.Context) error {
 }
 
 // evidence collects a bundle in this guest. hostErr says why it holds no host.
-func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte, client *host.Client) (b *quote.Bundle, hostErr, err error) {
+func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte, source *hostSource) (b *quote.Bundle, hostErr, err error) {
 	if c.String("host") == xenHost {
 		b, err := p.xenEvidence(ctx, c, challenge)
 		return b, nil, err
@@ -119,11 +122,7 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 		return nil, nil, err
 	}
 	cfg.TPM = t
-	var source guest.HostSource
-	if client != nil { // a nil *Client in the interface would be a source
-		source = client
-	}
-	b, err = guest.Evidence(ctx, cfg, source)
+	b, err = guest.Evidence(ctx, cfg, source.HostSource)
 	err = errors.Join(err, t.Close())
 	var unreached *guest.HostError
 	if errors.As(err, &unreached) && b != nil {

@@ -191,7 +191,15 @@ func (p *program) examineHost(ctx context.Context, c *cli.Context) []finding {
 	if err != nil {
 		t = nil // reported already
 	}
-	client, err := hostClient(c, t)
+	around, err := p.around(ctx, c)
+	if err != nil {
+		return []finding{{what: "cloud", err: err, fatal: true}}
+	}
+	defer around.stop()
+	if c.String("host") == throughCloud {
+		return p.examineCloud(ctx, c)
+	}
+	client, err := hostClient(c, t, around.hint)
 	switch {
 	case err != nil:
 		return []finding{{what: "host service", err: err, fatal: true}}
@@ -214,6 +222,17 @@ func (p *program) examineHost(ctx context.Context, c *cli.Context) []finding {
 		}
 	}
 	return append(list, finding{what: "VM uuid", err: err, fatal: true, note: "known"})
+}
+
+// examineCloud looks whether the host can be reached through the cloud.
+func (p *program) examineCloud(ctx context.Context, c *cli.Context) []finding {
+	hint, err := cloudGuest(c).Hint(ctx)
+	if err == nil && hint == nil {
+		err = errors.New("vendor_data2.json has no member deepattest: the cloud operator does not offer host quotes this way")
+	}
+	list := []finding{{what: "vendordata", err: err, fatal: true, note: "there is an answer"}}
+	_, err = askedFacts(ctx, c)
+	return append(list, finding{what: "cloud", err: err, fatal: true, note: "knows this server"})
 }
 
 // examineClock looks for a clock that was never set.

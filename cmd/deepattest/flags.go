@@ -54,7 +54,7 @@ func timeoutFlag() cli.Flag {
 // hostFlags say how to reach a host's quote service.
 func hostFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "host", EnvVars: env("host"), Usage: "`ADDRESS` of the host's quote service: https://HOST:PORT or unix:PATH; or xen, for the deep quote of a Xen vTPM (TPM 1.2)"},
+		&cli.StringFlag{Name: "host", EnvVars: env("host"), Usage: "`ADDRESS` of the host's quote service: https://HOST:PORT or unix:PATH; vendordata, to reach it through OpenStack; or xen, for the deep quote of a Xen vTPM (TPM 1.2). Default: the service that OpenStack's vendordata names"},
 		&cli.StringFlag{Name: "host-fingerprint", EnvVars: env("host-fingerprint"), Usage: "SHA-256 of the service's certificate, as `HEX`; default: that of the trust file's host with this address, else the system's roots"},
 		&cli.StringFlag{Name: "host-ca", EnvVars: env("host-ca"), Usage: "PEM `FILE` of the authority that issued the service's certificate"},
 	}
@@ -148,11 +148,11 @@ func parseSelection(flag, text string) (quote.Selection, error) {
 	return sel, nil
 }
 
-// hostClient makes the client of --host; nil without one. trust may know the
-// certificate of the service.
-func hostClient(c *cli.Context, t *trustFile) (*host.Client, error) {
+// hostClient makes the client of --host, or of the service that a hint names; nil
+// without either. trust may know the certificate of the service.
+func hostClient(c *cli.Context, t *trustFile, hint *host.Vendordata) (*host.Client, error) {
 	address := c.String("host")
-	if address == "" || address == xenHost {
+	if address == xenHost {
 		return nil, nil
 	}
 	o := host.Options{Fingerprint: c.String("host-fingerprint")}
@@ -162,6 +162,12 @@ func hostClient(c *cli.Context, t *trustFile) (*host.Client, error) {
 			return nil, err
 		}
 		o.RootCAs = pool
+	}
+	if address == "" {
+		var err error
+		if address, err = hinted(hint, t, &o); address == "" {
+			return nil, usage(err)
+		}
 	}
 	if o.Fingerprint == "" && o.RootCAs == nil && t != nil {
 		o.Fingerprint = t.fingerprint(address)

@@ -7,7 +7,7 @@ import (
 func (p *program) hostCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "host",
-		Usage:       "the hypervisor's side: serve quotes, enrol hosts",
-		Subcommands: []*cli.Command{p.hostServeCommand(), p.hostEnrollCommand(), p.hostVTPMCommand()},
+		Usage:       "the hypervisor's side: serve quotes, list VMs, enrol hosts",
+		Subcommands: []*cli.Command{p.hostServeCommand(), p.hostVMsCommand(), p.hostEnrollCommand(), p.hostVTPMCommand()},
 	}
 }

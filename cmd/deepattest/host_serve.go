@@ -28,10 +28,12 @@ func (p *program) hostServeCommand() *cli.Command {
 		Usage: "quote the host's TPM for its guests, and vouch for their vTPMs",
 		Description: "Runs on the hypervisor until it is told to stop. Vouches for those VMs only whose vTPM's endorsement key is in the\n" +
 			"registry, a folder with files named by VM uuid: UUID.pem, UUID.crt, UUID.der (certificates), UUID.pub (TPMT_PUBLIC).\n" +
+			"With --libvirt it vouches for the running VMs whose vTPM has a certificate of this host's CA for that VM.\n" +
+			"For OpenStack's dynamic vendordata it answers on POST /v1/vendordata: see docs/openstack.md.\n" +
 			"The service and its configuration belong into what the host measures: see docs/trust.md.",
-		Flags: []cli.Flag{
+		Flags: concat(registryFlags(), []cli.Flag{
 			&cli.StringSliceFlag{Name: "listen", Value: cli.NewStringSlice(":8443"), EnvVars: env("listen"), Usage: "`ADDRESS` to listen on, [HOST]:PORT with TLS or unix:PATH; may be repeated"},
-			&cli.StringFlag{Name: "registry", EnvVars: env("registry"), Usage: "`FOLDER` of the vTPMs' endorsement keys (mandatory)"},
+			&cli.StringFlag{Name: "public", EnvVars: env("public"), Usage: "`ADDRESS` of this service as guests reach it, https://HOST:PORT: what the cloud's vendordata tells them"},
 			&cli.StringFlag{Name: "name", EnvVars: env("name"), Usage: "`NAME` of this host, for people; default: the system's"},
 			&cli.StringFlag{Name: "cert", EnvVars: env("cert"), Usage: "PEM `FILE` of the service's certificate; made with the key if neither is there. Without it, one that lives as long as the service"},
 			&cli.StringFlag{Name: "key", EnvVars: env("key"), Usage: "PEM `FILE` of the certificate's key"},
@@ -43,7 +45,7 @@ func (p *program) hostServeCommand() *cli.Command {
 			&cli.UintFlag{Name: "xen-group", EnvVars: env("xen-group"), Usage: "with --xen-vtpmmgr: `NUMBER` of the group of vTPMs"},
 			&cli.StringFlag{Name: "xen-identity", EnvVars: env("xen-identity"), Usage: "with --xen-vtpmmgr: `FILE` with the host's keys, to show to its guests"},
 			&cli.StringFlag{Name: "token", EnvVars: env("token"), Usage: "with --xen-vtpmmgr: `FILE` with the token that callers send"},
-		},
+		}),
 		Action: p.hostServe,
 	}
 }
@@ -55,12 +57,10 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 	if c.Bool("xen-vtpmmgr") {
 		return p.serveXen(c)
 	}
-	if c.String("registry") == "" {
-		return usagef("--registry is missing: name the folder with the endorsement keys of this host's vTPMs")
-	}
-	registry, err := host.NewDirRegistry(c.String("registry"))
+	log := p.logger()
+	vms, err := p.openRegistry(c, log)
 	if err != nil {
-		return usage(err)
+		return err
 	}
 	selection, err := parseSelection("pcrs", c.String("pcrs"))
 	if err != nil {
@@ -92,13 +92,15 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 		return cannot(err)
 	}
 	server, err := host.NewServer(host.Config{
-		TPM: t, Keys: keys, Registry: registry, Selection: selection, Name: name,
+		TPM: t, Keys: keys, Registry: vms.Registry, Selection: selection, Name: name,
+		Public: c.String("public"), Fingerprint: host.Fingerprint(cert.Certificate[0]),
 		EventLog: c.String("event-log"), IMA: c.String("ima-log"),
-		TLS: host.ServerTLS(cert), Limits: host.DefaultLimits(), Now: p.now, Rand: rand.Reader, Log: p.logger(),
+		TLS: host.ServerTLS(cert), Limits: host.DefaultLimits(), Now: p.now, Rand: rand.Reader, Log: log,
 	})
 	if err != nil {
 		return usage(err)
 	}
+	defer vms.start(c.Context)()
 	p.announce(listeners, cert)
 	return server.Serve(c.Context, listeners...)
 }

@@ -48,7 +48,7 @@ func (p *program) pcr(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := hostClient(c, trust)
+	client, err := hostClient(c, trust, nil)
 	if err != nil {
 		return err
 	}

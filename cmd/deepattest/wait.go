@@ -27,11 +27,11 @@ func waitFlag() cli.Flag {
 
 // evidenceWaiting collects again, for --wait, while only the host is missing. A
 // service that answers no is not asked again.
-func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge []byte, client *host.Client) (*quote.Bundle, error, error) {
+func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge []byte, source *hostSource) (*quote.Bundle, error, error) {
 	until := p.now().Add(c.Duration("wait"))
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		last := !p.now().Add(pause).Before(until)
-		b, hostErr, err := p.attempt(ctx, c, challenge, client, last)
+		b, hostErr, err := p.attempt(ctx, c, challenge, source, last)
 		var answer *host.ProblemError
 		if err != nil || hostErr == nil || last || ctx.Err() != nil || errors.As(hostErr, &answer) {
 			return b, hostErr, err
@@ -48,11 +48,11 @@ func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge
 }
 
 // attempt collects once; only the last attempt may take all of the time.
-func (p *program) attempt(ctx context.Context, c *cli.Context, challenge []byte, client *host.Client, last bool) (*quote.Bundle, error, error) {
+func (p *program) attempt(ctx context.Context, c *cli.Context, challenge []byte, source *hostSource, last bool) (*quote.Bundle, error, error) {
 	if !last {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, attemptLimit, fmt.Errorf("no answer within %s", attemptLimit))
 		defer cancel()
 	}
-	return p.evidence(ctx, c, challenge, client)
+	return p.evidence(ctx, c, challenge, source)
 }

@@ -30,7 +30,8 @@ func Collect(ctx context.Context, cfg Config) (*quote.Layer, error) {
 // *HostError.
 //
 // It takes 11 TPM commands or fewer after opening the TPM: EK (1), AK (1),
-// activation (3), quote (1), 24 PCRs of one bank (3), unloading AK and EK (2).
+// activation (3), quote (1), 24 PCRs of one bank (3), unloading AK and EK (2). A
+// host that wants to see the EK's certificate costs two or three more.
 func Evidence(ctx context.Context, cfg Config, source HostSource) (*quote.Bundle, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
@@ -50,7 +51,7 @@ func Evidence(ctx context.Context, cfg Config, source HostSource) (*quote.Bundle
 	}
 	b.Context.VM = cfg.VM
 	if cfg.VM.IsZero() && cfg.Paths.ProductUUID != "" {
-		if b.Context.VM, err = cfg.Paths.vm(); err != nil {
+		if b.Context.VM, err = cfg.Paths.VM(); err != nil {
 			b.Guest.Missing = append(b.Guest.Missing, absence(quote.MissingVMUUID, err,
 				"this machine has no SMBIOS; give its uuid with --vm"))
 		}
@@ -104,13 +105,11 @@ func (k *keys) layer(ctx context.Context, cfg *Config) (*quote.Layer, error) {
 		return nil, err
 	}
 	if cfg.EKCertificate {
-		cert, err := cfg.TPM.EKCertificate(ctx, k.ek)
+		_, err := k.certificate(ctx, l)
 		switch {
-		case err == nil:
-			l.EK.Certificates = [][]byte{cert.DER}
 		case errors.Is(err, tpm.ErrNoCertificate):
 			l.Missing = append(l.Missing, Missing(quote.MissingEKCertificate, err.Error()))
-		default:
+		case err != nil:
 			return nil, err
 		}
 	}
@@ -121,6 +120,19 @@ func (k *keys) layer(ctx context.Context, cfg *Config) (*quote.Layer, error) {
 	logs, absent := cfg.Paths.logs()
 	l.Logs, l.Missing = logs, append(l.Missing, absent...)
 	return l, nil
+}
+
+// certificate reads the EK's certificate into a layer, once.
+func (k *keys) certificate(ctx context.Context, l *quote.Layer) ([]byte, error) {
+	if len(l.EK.Certificates) > 0 {
+		return l.EK.Certificates[0], nil
+	}
+	cert, err := k.tpm.EKCertificate(ctx, k.ek)
+	if err != nil {
+		return nil, err
+	}
+	l.EK.Certificates = [][]byte{cert.DER}
+	return cert.DER, nil
 }
 
 // vouch fills in the host's part of a bundle.
@@ -139,6 +151,7 @@ func (k *keys) vouch(ctx context.Context, cfg *Config, source HostSource, b *quo
 		Activate: func(ctx context.Context, idObject, encryptedSecret []byte) ([]byte, error) {
 			return k.tpm.ActivateCredential(ctx, k.ak, k.ek, idObject, encryptedSecret)
 		},
+		Certificate: func(ctx context.Context) ([]byte, error) { return k.certificate(ctx, b.Guest) },
 	})
 	if err == nil && (v == nil || v.Host == nil) {
 		err = fmt.Errorf("the source gave no host evidence")

@@ -71,10 +71,10 @@ func (p Paths) logs() (quote.Logs, []quote.Missing) {
 	return l, missing
 }
 
-// vm returns the uuid that the hypervisor gave this machine, as SMBIOS states it
+// VM returns the uuid that the hypervisor gave this machine, as SMBIOS states it
 // (DSP0134 3.6, section 7.2.1). The kernel prints it in RFC 9562 order whatever
 // its order in the table is (Linux, drivers/firmware/dmi_scan.c).
-func (p Paths) vm() (quote.UUID, error) {
+func (p Paths) VM() (quote.UUID, error) {
 	text, err := ReadLog(p.ProductUUID, 64)
 	if err != nil {
 		return quote.UUID{}, err

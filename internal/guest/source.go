@@ -28,6 +28,9 @@ type Request struct {
 	// Activate opens a credential made for EK and the Name of AK
 	// (TPM2_ActivateCredential, Part 3, section 12.5).
 	Activate func(ctx context.Context, idObject, encryptedSecret []byte) ([]byte, error)
+	// Certificate reads the EK's certificate from the vTPM, for a host that knows
+	// the vTPM by it. nil: the guest does not show it.
+	Certificate func(context.Context) ([]byte, error)
 }
 
 // Vouched is a host's answer.

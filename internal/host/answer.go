@@ -31,6 +31,8 @@ type refusal struct {
 
 func (r *refusal) Error() string { return fmt.Sprintf("%d %s: %s", r.status, r.code, r.message) }
 
+func (r *refusal) detail() ProblemDetail { return ProblemDetail{r.code, r.message, r.action} }
+
 func badRequest(format string, args ...any) *refusal {
 	return &refusal{http.StatusBadRequest, CodeBadRequest, fmt.Sprintf(format, args...), "see the protocol of /v1", 0}
 }
@@ -50,6 +52,15 @@ func (s *Server) tpmRefusal(err error) *refusal {
 	return &refusal{http.StatusServiceUnavailable, CodeTPMUnavailable, "the host's TPM did not do the work", "cloud operator: see the host service's log", 5 * time.Second}
 }
 
+// refusalOf is what the caller is told of an error.
+func refusalOf(err error) *refusal {
+	var known *refusal
+	if !errors.As(err, &known) {
+		known = &refusal{http.StatusInternalServerError, "internal", "internal fault", "cloud operator: report this", 0}
+	}
+	return known
+}
+
 // failing is a handler whose error becomes a Problem.
 type failing func(http.ResponseWriter, *http.Request) error
 
@@ -58,15 +69,12 @@ func (f failing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		return
 	}
-	var known *refusal
-	if !errors.As(err, &known) {
-		known = &refusal{http.StatusInternalServerError, "internal", "internal fault", "cloud operator: report this", 0}
-	}
+	known := refusalOf(err)
 	if known.retry > 0 {
 		// Whole seconds, rounded up (RFC 9110, section 10.2.3).
 		w.Header().Set("Retry-After", strconv.Itoa(int((known.retry+time.Second-1)/time.Second)))
 	}
-	writeJSON(w, known.status, &Problem{ProblemDetail{known.code, known.message, known.action}})
+	writeJSON(w, known.status, &Problem{known.detail()})
 }
 
 // answer is a handler without a request body.
@@ -98,23 +106,32 @@ func asked[Q, A any](f func(*http.Request, Q) (*A, error)) http.Handler {
 }
 
 func readRequest(w http.ResponseWriter, r *http.Request, q any) error {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != contentJSON {
-		return &refusal{http.StatusUnsupportedMediaType, CodeBadRequest, "the body must be " + contentJSON, "set Content-Type", 0}
-	}
-	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		return &refusal{http.StatusRequestEntityTooLarge, CodeBadRequest, fmt.Sprintf("body over %d bytes", maxRequest), "send less", 0}
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return &refusal{http.StatusRequestTimeout, CodeBadRequest, "the body did not come in time", "try again", 0}
-	case err != nil:
-		return badRequest("the body could not be read")
+	data, err := readBody(w, r, maxRequest)
+	if err != nil {
+		return err
 	}
 	if err := json.Unmarshal(data, q, json.RejectUnknownMembers(true)); err != nil {
 		return badRequest("%.200s", err)
 	}
 	return nil
+}
+
+// readBody reads a JSON body of at most limit bytes.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != contentJSON {
+		return nil, &refusal{http.StatusUnsupportedMediaType, CodeBadRequest, "the body must be " + contentJSON, "set Content-Type", 0}
+	}
+	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, &refusal{http.StatusRequestEntityTooLarge, CodeBadRequest, fmt.Sprintf("body over %d bytes", limit), "send less", 0}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, &refusal{http.StatusRequestTimeout, CodeBadRequest, "the body did not come in time", "try again", 0}
+	case err != nil:
+		return nil, badRequest("the body could not be read")
+	}
+	return data, nil
 }
 
 // writeJSON sends an answer. Nobody is left to tell when that fails.

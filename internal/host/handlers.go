@@ -26,6 +26,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("POST /v1/activate", asked(s.activate))
 	mux.Handle("POST /v1/sessions", asked(s.session))
 	mux.Handle("POST /v1/quotes", asked(s.quote))
+	mux.Handle("POST /v1/vendordata", failing(s.serveVendordata))
 	mux.Handle("GET /v1/pcrs", answer(s.livePCRs))
 	mux.Handle("GET /v1/eventlog", failing(s.serveEventLog))
 	mux.Handle("GET /v1/ima", failing(s.serveIMA))
@@ -80,14 +81,19 @@ func (s *Server) session(r *http.Request, q SessionRequest) (*Session, error) {
 	if err != nil {
 		return nil, badKey(err)
 	}
-	if err := s.registered(r, q.VM, ek); err != nil {
+	if c, ok := s.cfg.Registry.(Certifier); ok && c.NeedsCertificate() && len(q.Certificate) == 0 {
+		return nil, &refusal{http.StatusBadRequest, CodeNeedCertificate, "this host knows vTPMs by their EK certificates",
+			"send ekCertificate, as the vTPM holds it; a vTPM without one cannot be vouched for here", 0}
+	}
+	subject, err := s.registered(r, q.VM, ek, proof{certificate: q.Certificate})
+	if err != nil {
 		return nil, err
 	}
 	if err := s.rate("session " + q.VM.String()); err != nil {
 		return nil, err
 	}
 	expires := s.cfg.Now().Add(s.cfg.Limits.Session)
-	token, secret, err := s.sessions.issue(session{VM: q.VM, EK: q.EK, AK: ak.Name(), Expires: expires.Unix()})
+	token, secret, err := s.sessions.issue(session{VM: q.VM, EK: q.EK, AK: ak.Name(), Subject: subject, Expires: expires.Unix()})
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +129,7 @@ func (s *Server) quote(r *http.Request, q QuoteRequest) (*Quoted, error) {
 		return nil, err
 	}
 	// Again: the VM may have gone elsewhere since the session was opened.
-	if err := s.registered(r, x.VM, ek); err != nil {
+	if _, err := s.registered(r, x.VM, ek, proof{subject: x.Subject}); err != nil {
 		return nil, err
 	}
 	if err := s.rate("quote " + x.VM.String()); err != nil {
@@ -143,20 +149,37 @@ func (s *Server) quote(r *http.Request, q QuoteRequest) (*Quoted, error) {
 	return quoted, nil
 }
 
+// proof is what shows that an EK is one that the registry knows by its certificate.
+type proof struct {
+	certificate []byte // DER, of a guest that opens a session
+	subject     string // of a session: the certificate was checked when it was opened
+}
+
 // registered refuses a VM that is not here or has another EK, with one answer for
-// both so that nobody can find out which VMs are here.
-func (s *Server) registered(r *http.Request, vm quote.UUID, ek *quote.Public) error {
+// both so that nobody can find out which VMs are here. It returns the subject that
+// the EK was certified for, "" for an EK that the registry knows itself.
+func (s *Server) registered(r *http.Request, vm quote.UUID, ek *quote.Public, p proof) (subject string, err error) {
 	known, err := s.cfg.Registry.Lookup(r.Context(), vm)
 	switch {
-	case errors.Is(err, ErrUnknownVM), err == nil && !known.Has(ek):
-		return &refusal{http.StatusNotFound, CodeUnknownVM, "this host does not vouch for this VM with this EK",
-			"compare the VM's uuid and EK with the host's VM registry; after a migration ask the VM's new host", 0}
+	case errors.Is(err, ErrUnknownVM):
 	case err != nil:
 		s.logf("VM %s: %v", vm, err)
-		return &refusal{http.StatusServiceUnavailable, CodeNotAvailable, "the VM registry is not available",
+		return "", &refusal{http.StatusServiceUnavailable, CodeNotAvailable, "the VM registry is not available",
 			"cloud operator: see the host service's log", 5 * time.Second}
+	case known.Has(ek):
+		return "", nil
+	case known.Certified != nil && p.subject != "" && p.subject == known.Certified.Subject:
+		return p.subject, nil
+	case known.Certified != nil && len(p.certificate) > 0:
+		if err = known.Certified.check(ek, p.certificate, s.cfg.Now()); err == nil {
+			return known.Certified.Subject, nil
+		}
+		if s.rate("refusal "+vm.String()) == nil { // so that nobody fills the log
+			s.logf("VM %s: %v", vm, err)
+		}
 	}
-	return nil
+	return "", &refusal{http.StatusNotFound, CodeUnknownVM, "this host does not vouch for this VM with this EK",
+		"compare the VM's uuid and EK with the host's VM registry; after a migration ask the VM's new host", 0}
 }
 
 // pcrsAge bounds the age of PCR values from GET /v1/pcrs, and how often that costs

@@ -32,11 +32,24 @@ type Registry interface {
 	Lookup(ctx context.Context, vm quote.UUID) (*RegisteredEK, error)
 }
 
-// RegisteredEK is the endorsement keys of one vTPM, by their public areas or by
-// their certificates' keys.
+// Lister is a Registry that can list its VMs, for operators.
+type Lister interface {
+	VMs(context.Context) ([]VM, error)
+}
+
+// VM is one line of a registry.
+type VM struct {
+	ID    quote.UUID
+	Name  string // may be empty
+	Known string // by what its vTPM is known, in words
+}
+
+// RegisteredEK is the endorsement keys of one vTPM, by their public areas, by their
+// certificates' keys, or by who certified them for the VM.
 type RegisteredEK struct {
-	Names []quote.Hex
-	Keys  []crypto.PublicKey // *rsa.PublicKey or *ecdsa.PublicKey
+	Names     []quote.Hex
+	Keys      []crypto.PublicKey // *rsa.PublicKey or *ecdsa.PublicKey
+	Certified *Certified         // nil: no certificate that a guest shows counts
 }
 
 // Has reports whether the public area is one of the registered EKs.
@@ -116,6 +129,36 @@ func (d *DirRegistry) Lookup(ctx context.Context, vm quote.UUID) (*RegisteredEK,
 	return all, nil
 }
 
+// VMs lists the VMs that have files, with the kinds of their keys. A file that
+// cannot be understood is listed with its fault.
+func (d *DirRegistry) VMs(ctx context.Context) ([]VM, error) {
+	entries, err := os.ReadDir(d.dir)
+	if err != nil {
+		return nil, fmt.Errorf("VM registry: %w", err)
+	}
+	var list []VM
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		id, _, _ := strings.Cut(e.Name(), ".")
+		vm, err := quote.ParseUUID(id)
+		if err != nil || vm.String() != id {
+			continue
+		}
+		known := e.Name()
+		if _, err := d.file(e.Name()); err != nil {
+			known += ": " + err.Error()
+		}
+		if last := len(list) - 1; last >= 0 && list[last].ID == vm {
+			list[last].Known += ", " + known
+			continue
+		}
+		list = append(list, VM{ID: vm, Known: known})
+	}
+	return list, nil
+}
+
 // file returns the keys of one file, from the cache while it has not changed.
 func (d *DirRegistry) file(name string) (*RegisteredEK, error) {
 	path := filepath.Join(d.dir, name)
@@ -188,9 +231,18 @@ func parseRegistered(name string, data []byte) (*RegisteredEK, error) {
 	return ek, nil
 }
 
-// certificateKey returns the key of a certificate, which may have filling bytes
-// behind it as TPMs' NV memory has.
+// certificateKey returns the key of an EK certificate.
 func certificateKey(der []byte) (crypto.PublicKey, error) {
+	cert, err := parseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return cert.PublicKey, nil
+}
+
+// parseCertificate reads an EK certificate, which may have filling bytes behind it
+// as TPMs' NV memory has.
+func parseCertificate(der []byte) (*x509.Certificate, error) {
 	var outer asn1.RawValue
 	if _, err := asn1.Unmarshal(der, &outer); err != nil {
 		return nil, fmt.Errorf("neither PEM nor a DER certificate: %w", err)
@@ -205,5 +257,5 @@ func certificateKey(der []byte) (crypto.PublicKey, error) {
 	if cert.PublicKey == nil {
 		return nil, fmt.Errorf("certificate of %s: key of an unknown kind; register the EK's public area as UUID.pub instead", cert.Subject)
 	}
-	return cert.PublicKey, nil
+	return cert, nil
 }

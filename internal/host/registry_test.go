@@ -155,6 +155,36 @@ func TestDirRegistryChanges(t *testing.T) {
 	}
 }
 
+func TestDirRegistryVMs(t *testing.T) {
+	dir := t.TempDir()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := string(softtpm.PublicArea(tpm2.ECCEKTemplate, key))
+	a, b := quote.UUID{1}, quote.UUID{2}
+	for name, text := range map[string]string{
+		a.String() + ".ecc.pub": public, a.String() + ".pub": public, b.String() + ".pem": "hello",
+		"README": "", strings.ToUpper(quote.UUID{0xAB}.String()) + ".pub": public,
+	} {
+		write(t, filepath.Join(dir, name), text)
+	}
+	r, err := NewDirRegistry(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := r.VMs(t.Context())
+	if err != nil || len(list) != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	if list[0].ID != a || list[0].Known != a.String()+".ecc.pub, "+a.String()+".pub" {
+		t.Errorf("%+v", list[0])
+	}
+	if list[1].ID != b || !strings.Contains(list[1].Known, "neither PEM nor") {
+		t.Errorf("%+v", list[1])
+	}
+}
+
 func TestNewDirRegistry(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	write(t, file, "")

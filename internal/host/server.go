@@ -27,6 +27,10 @@ type Config struct {
 	Selection quote.Selection // PCRs of every quote
 	Name      string          // of this host, for people
 
+	// What guests are told through the cloud's vendordata; both may be empty.
+	Public      string // address of this service as guests reach it: https://HOST:PORT
+	Fingerprint string // of its certificate
+
 	EventLog string // path; empty: none
 	IMA      string // path; empty: none
 
@@ -49,6 +53,8 @@ type Server struct {
 	eventLog *eventLog  // once it could be read
 	pcrs     quote.PCRs // as read at pcrsAt
 	pcrsAt   time.Time
+	answers  map[quote.UUID]*vendordataAnswer // the last of each VM, see vendordata.go
+	pending  sync.WaitGroup                   // answers that are being made
 }
 
 // eventLog is the firmware's log, which does not change after boot.
@@ -82,7 +88,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host service: %w", err)
 	}
-	return &Server{cfg: cfg, owner: newOwner(&cfg), sessions: s, rates: newRates(cfg.Limits)}, nil
+	return &Server{cfg: cfg, owner: newOwner(&cfg), sessions: s, rates: newRates(cfg.Limits), answers: make(map[quote.UUID]*vendordataAnswer)}, nil
 }
 
 // Serve answers on all listeners until the context ends, then finishes what it has
@@ -94,7 +100,7 @@ func (s *Server) Serve(ctx context.Context, listeners ...net.Listener) error {
 		return err
 	}
 	working, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer func() { stop(); <-s.owner.stopped }()
+	defer func() { stop(); <-s.owner.stopped; s.pending.Wait() }()
 	go s.owner.run(working)
 
 	l := s.cfg.Limits

@@ -26,10 +26,11 @@ type sessions struct {
 // session is what a token says.
 type session struct {
 	VM      quote.UUID `json:"vm"`
-	EK      []byte     `json:"ek"`      // TPMT_PUBLIC, to look it up again for each quote
-	AK      quote.Hex  `json:"ak"`      // Name
-	Expires int64      `json:"expires"` // seconds since 1970 UTC
-	Salt    []byte     `json:"salt"`    // makes tokens and secrets of equal sessions differ
+	EK      []byte     `json:"ek"`                // TPMT_PUBLIC, to look it up again for each quote
+	AK      quote.Hex  `json:"ak"`                // Name
+	Subject string     `json:"subject,omitempty"` // that the EK was certified for, see Certified
+	Expires int64      `json:"expires"`           // seconds since 1970 UTC
+	Salt    []byte     `json:"salt"`              // makes tokens and secrets of equal sessions differ
 }
 
 // errSession reports a token that is forged, expired or used without its secret.

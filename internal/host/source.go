@@ -19,7 +19,15 @@ func (c *Client) Vouch(ctx context.Context, r guest.Request) (*guest.Vouched, er
 	if r.VM.IsZero() {
 		return nil, errors.New("the uuid of this VM is not known: run as root to read it from SMBIOS, or give it")
 	}
-	s, err := c.Session(ctx, SessionRequest{VM: r.VM, EK: r.EK, AK: r.AK})
+	ask := SessionRequest{VM: r.VM, EK: r.EK, AK: r.AK}
+	s, err := c.Session(ctx, ask)
+	var p *ProblemError
+	if errors.As(err, &p) && p.Detail.Code == CodeNeedCertificate && r.Certificate != nil {
+		if ask.Certificate, err = r.Certificate(ctx); err != nil {
+			return nil, fmt.Errorf("%w; host service %s knows vTPMs by their EK certificates", err, c.address)
+		}
+		s, err = c.Session(ctx, ask)
+	}
 	if err != nil {
 		return nil, err
 	}

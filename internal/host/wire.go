@@ -41,6 +41,9 @@ type SessionRequest struct {
 	VM quote.UUID `json:"vm"`
 	EK []byte     `json:"ekPublic"` // TPMT_PUBLIC of the vTPM's EK
 	AK []byte     `json:"akPublic"` // TPMT_PUBLIC of the guest's AK
+	// Certificate is the EK's, DER as the vTPM holds it; for a host that answers
+	// CodeNeedCertificate without it.
+	Certificate []byte `json:"ekCertificate,omitempty"`
 }
 
 // Session is the answer of POST /v1/sessions: a token for quotes, and the
@@ -86,16 +89,17 @@ type ProblemDetail struct {
 
 // Codes of a Problem.
 const (
-	CodeBadRequest     = "bad-request"     // 400, 408, 413, 415
-	CodeBadKey         = "bad-key"         // 400: an EK or AK with attributes that prove nothing
-	CodeBadSelection   = "bad-selection"   // 400: PCRs that this host does not quote
-	CodeBadCredential  = "bad-credential"  // 400: not made for the host's EK and AK
-	CodeBadSession     = "bad-session"     // 403: session forged or expired, or its secret wrong
-	CodeUnknownVM      = "unknown-vm"      // 404: no such VM with such an EK
-	CodeNotFound       = "not-found"       // 404: no such endpoint
-	CodeNoLog          = "no-log"          // 404: the host has no such log
-	CodeTooMany        = "too-many"        // 429
-	CodeNotAvailable   = "not-available"   // 503: the VM registry cannot be read
-	CodeBusy           = "busy"            // 503: queue full
-	CodeTPMUnavailable = "tpm-unavailable" // 503: the TPM failed
+	CodeBadRequest      = "bad-request"      // 400, 408, 413, 415
+	CodeBadKey          = "bad-key"          // 400: an EK or AK with attributes that prove nothing
+	CodeNeedCertificate = "need-certificate" // 400: the host knows EKs by their certificates: show it
+	CodeBadSelection    = "bad-selection"    // 400: PCRs that this host does not quote
+	CodeBadCredential   = "bad-credential"   // 400: not made for the host's EK and AK
+	CodeBadSession      = "bad-session"      // 403: session forged or expired, or its secret wrong
+	CodeUnknownVM       = "unknown-vm"       // 404: no such VM with such an EK
+	CodeNotFound        = "not-found"        // 404: no such endpoint
+	CodeNoLog           = "no-log"           // 404: the host has no such log
+	CodeTooMany         = "too-many"         // 429
+	CodeNotAvailable    = "not-available"    // 503: the VM registry cannot be read
+	CodeBusy            = "busy"             // 503: queue full
+	CodeTPMUnavailable  = "tpm-unavailable"  // 503: the TPM failed
 )

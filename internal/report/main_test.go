@@ -107,6 +107,17 @@ func untrusted() *policy.Result {
 	return r
 }
 
+// moved is a trusted guest that the cloud says is on another host.
+func moved() *policy.Result {
+	r := trusted()
+	r.Cloud = &quote.Cloud{Source: quote.CloudAPI, VM: quote.UUID{1}, VTPM: "2.0", Missing: "image: the cloud answers 403"}
+	r.Checks = append(r.Checks,
+		check("context.vtpm", verify.Context, verify.Pass, "asked for"),
+		check("context.placement", verify.Context, verify.Warn, "the cloud says that the VM runs on another host than \"node-17\""),
+		check("context.host-stable", verify.Context, verify.NotApplicable, "no earlier result"))
+	return r
+}
+
 // rejected is evidence whose host quote is for another guest.
 func rejected() *policy.Result {
 	r := trusted()

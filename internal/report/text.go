@@ -99,6 +99,8 @@ type block struct {
 	about  string // clean
 	layer  *policy.LayerResult
 	checks []policy.CheckResult
+	note   string // clean
+	always bool   // shown even when everything holds
 }
 
 // blocks sorts a result's checks under headings. What belongs to no layer is
@@ -113,13 +115,32 @@ func blocks(r *policy.Result) []block {
 		own := under(r, func(c verify.Check) bool { return layerOf(c) == l.Layer })
 		list = append(list, block{label: clean(string(l.Layer), maxName), about: about(l), layer: l, checks: own})
 	}
+	if r.Cloud != nil {
+		list = append(list, cloudBlock(r))
+	}
 	rest := under(r, func(c verify.Check) bool {
-		return c.Layer != verify.Format && !slices.ContainsFunc(r.Layers, func(l policy.LayerResult) bool { return l.Layer == layerOf(c) })
+		return c.Layer != verify.Format && (c.Layer != verify.Context || r.Cloud == nil) && !slices.ContainsFunc(r.Layers, func(l policy.LayerResult) bool { return l.Layer == layerOf(c) })
 	})
 	if len(rest) > 0 {
 		list = append(list, block{label: "beside", about: "policy as a whole, hints", checks: rest})
 	}
 	return list
+}
+
+// cloudBlock shows what the operator asserts, which no layer's verdict rests on.
+func cloudBlock(r *policy.Result) block {
+	b := block{
+		label: "context", about: "instance (not named)", always: true,
+		note:   "as the operator says (" + clean(r.Cloud.Source, maxName) + "): it proves nothing",
+		checks: under(r, func(c verify.Check) bool { return c.Layer == verify.Context }),
+	}
+	if !r.Cloud.VM.IsZero() {
+		b.about = "instance " + r.Cloud.VM.String()
+	}
+	if r.Cloud.Missing != "" {
+		b.note += "; not answered: " + clean(r.Cloud.Missing, maxLine)
+	}
+	return b
 }
 
 func under(r *policy.Result, belongs func(verify.Check) bool) []policy.CheckResult {
@@ -169,7 +190,7 @@ func (t *text) block(b block) {
 	quiet := !slices.ContainsFunc(b.checks, func(c policy.CheckResult) bool {
 		return c.Status != verify.Pass && c.Status != verify.NotApplicable
 	})
-	if b.layer == nil && quiet && !t.o.Verbose {
+	if b.layer == nil && quiet && !b.always && !t.o.Verbose {
 		return
 	}
 	left := fmt.Sprintf(" %-6s %s", b.label, b.about)
@@ -183,6 +204,9 @@ func (t *text) block(b block) {
 			t.para("   ", "   ", clean(why, maxLine))
 		}
 		t.claims(b.layer.Claims)
+	}
+	if b.note != "" {
+		t.para("   ", "   ", b.note)
 	}
 	for _, g := range groups(b.checks) {
 		t.group(g)

@@ -42,6 +42,7 @@ func TestTextGolden(t *testing.T) {
 		{"untrusted-narrow", untrusted(), TextOptions{Width: 60}},
 		{"untrusted-verbose", untrusted(), TextOptions{Verbose: true}},
 		{"rejected-colour", rejected(), TextOptions{Color: true}},
+		{"moved", moved(), TextOptions{}},
 		{"empty", &policy.Result{}, TextOptions{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -66,7 +67,7 @@ func TestTextGolden(t *testing.T) {
 var escapes = regexp.MustCompile("\x1b\\[[0-9;]*m")
 
 func TestTextIsPlainAndSame(t *testing.T) {
-	for _, r := range []*policy.Result{trusted(), untrusted(), rejected(), inconclusive()} {
+	for _, r := range []*policy.Result{trusted(), untrusted(), rejected(), inconclusive(), moved()} {
 		for _, width := range []int{0, 1, 60, 80, 200} {
 			for _, verbose := range []bool{false, true} {
 				o := TextOptions{Width: width, Verbose: verbose}

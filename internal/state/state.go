@@ -79,6 +79,9 @@ func Previous(r *policy.Result) *verify.Previous {
 		return nil
 	}
 	p := &verify.Previous{}
+	if r.Cloud != nil {
+		p.HostID = r.Cloud.HostID
+	}
 	for _, l := range r.Layers {
 		switch {
 		case l.Claims == nil:

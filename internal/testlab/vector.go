@@ -224,5 +224,5 @@ func checks(ids []string, prefix string) []string {
 // Vectors returns all vectors, in an order that does not change.
 func Vectors() []Vector {
 	return slices.Concat(goodVectors(), quoteVectors(), pcrVectors(), keyVectors(), ekVectors(),
-		linkVectors(), keylimeVectors(), eventLogVectors(), imaVectors(), formatVectors(), xenVectors(), xenKeyVectors())
+		linkVectors(), keylimeVectors(), contextVectors(), eventLogVectors(), imaVectors(), formatVectors(), xenVectors(), xenKeyVectors())
 }

@@ -103,6 +103,7 @@ type vectorPrevious struct {
 	GuestAK    quote.Hex       `json:"guestAK"`
 	HostClock  quote.ClockInfo `json:"hostClock"`
 	GuestClock quote.ClockInfo `json:"guestClock"`
+	HostID     string          `json:"hostID,omitempty"`
 }
 
 func newVectorOptions(o verify.Options) VectorOptions {

@@ -216,14 +216,5 @@ func linkVectors() []Vector {
 			Flags: []string{"Ambiguous"}, Fails: []string{"link.guest-key"},
 			change: func(s *Scene) error { s.Bundle.Guest.EK.Public = nil; return nil },
 		},
-		{
-			Name: "ContextVMOther", Comment: "the VM calls itself by another uuid: a hint",
-			Flags: []string{"Unsigned"}, Warns: []string{"context.instance"},
-			change: func(s *Scene) error { s.Bundle.Context.VM = s.World.OtherGuest.VM; return nil },
-		},
-		{
-			Name: "ContextVMUnknown", Comment: "the VM does not know its uuid",
-			change: func(s *Scene) error { s.Bundle.Context.VM = quote.UUID{}; return nil },
-		},
 	}
 }
