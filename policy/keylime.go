@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
 )
 
 // keylimeIMAPCR and keylimePayloadPCR are the PCRs that Keylime itself uses, and
@@ -209,15 +210,15 @@ func keylimeValues(v any) ([]quote.Hex, error) {
 	return values, nil
 }
 
-// YAML writes what was imported as a policy section, for a person to put in place and
-// review.
-func (i *ImportedKeylime) YAML() []byte {
+// YAML writes what was imported as a layer's section of a policy, for a person to put in
+// place and review.
+func (i *ImportedKeylime) YAML(layer verify.Layer) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Imported from a Keylime tpm_policy. Review it: Keylime does not say where its values come from.\n")
 	for _, w := range i.Warnings {
 		fmt.Fprintf(&b, "# %s\n", w)
 	}
-	fmt.Fprintf(&b, "guest:\n")
+	fmt.Fprintf(&b, "%s:\n", layer)
 	if i.Bank != quote.SHA256 {
 		fmt.Fprintf(&b, "  tpm: {bank: %s}\n", i.Bank)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
 )
 
 func digest(b byte, size int) quote.Hex { return quote.Hex(strings.Repeat(string(rune(b)), size)) }
@@ -86,7 +87,7 @@ func TestImportKeylime(t *testing.T) {
 		}
 	}
 	// What is written is a section that Parse takes.
-	whole := "apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: imported}\n" + string(got.YAML())
+	whole := "apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: imported}\n" + string(got.YAML(verify.Guest))
 	p, err := policy.Parse([]byte(whole))
 	if err != nil || len(p.Guest.PCRs) != 2 {
 		t.Errorf("%v in\n%s", err, whole)
@@ -125,7 +126,7 @@ func FuzzImportKeylime(f *testing.F) {
 		if err != nil {
 			return
 		}
-		p, err := policy.Parse(append([]byte("apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: x}\n"), got.YAML()...))
+		p, err := policy.Parse(append([]byte("apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: x}\n"), got.YAML(verify.Guest)...))
 		if err != nil {
 			t.Fatalf("%q: %v", data, err)
 		}

@@ -101,6 +101,7 @@ func (p *program) app() *cli.App {
 			p.trustCommand(),
 			p.hostCommand(),
 			p.openstackCommand(),
+			p.keylimeCommand(),
 			p.pushCommand(),
 			p.pcrCommand(),
 			p.logCommand(),

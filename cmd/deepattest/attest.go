@@ -50,6 +50,11 @@ func (p *program) attest(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if path := c.String("registrar-record"); path != "" {
+		if err := addRecords(&anchors, []string{path}); err != nil {
+			return err
+		}
+	}
 	vm, err := parseVM(c.String("vm"))
 	if err != nil {
 		return err
@@ -87,6 +92,9 @@ func (p *program) attest(c *cli.Context) error {
 		return err
 	}
 	bundle.Context.Cloud = around.cloud(p)
+	if source.agent != nil {
+		anchors.Activated = source.agent.Activated()
+	}
 	if hostErr != nil {
 		fmt.Fprintf(p.err, "deepattest: %v\n", hostErr)
 	} else if rules != nil && rules.Trust.AnyHost && source.client != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/guest"
 	"github.com/deepattest/deepattest/internal/host"
+	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/openstack"
 	"github.com/deepattest/deepattest/quote"
 )
@@ -171,10 +172,11 @@ func (s *surroundings) cloud(p *program) *quote.Cloud {
 }
 
 // hostSource is who is asked for the host's evidence: client, when that is a quote
-// service with an address, or nobody.
+// service with an address, agent, when it is a Keylime agent, or nobody.
 type hostSource struct {
 	guest.HostSource
 	client *host.Client
+	agent  *keylime.AgentSource // nil unless it is the host's Keylime agent
 	close  func()
 }
 
@@ -191,6 +193,9 @@ func (p *program) findHost(ctx context.Context, c *cli.Context, t *trustFile, s 
 			HostSource: &openstack.Source{Cloud: cloud, Metadata: c.String("metadata"), Note: func(text string) { p.note(errors.New(text)) }},
 			close:      cloud.Close,
 		}, nil
+	}
+	if onKeylime(c) {
+		return p.agentSource(c)
 	}
 	client, err := hostClient(c, t, s.hint)
 	if err != nil || client == nil {

@@ -24,7 +24,7 @@ func collectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "host-pcrs", EnvVars: env("host-pcrs"), Usage: "PCRs wanted of the host; default: what its service quotes"},
 		&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 		&cli.StringFlag{Name: "ak", Value: "any", Usage: "kind of attestation key: any, rsa-2048 or ecc-p256"},
-	}, xenFlags(), logFlags(), cloudFlags(), []cli.Flag{waitFlag(), timeoutFlag()})
+	}, agentFlags(), xenFlags(), logFlags(), cloudFlags(), []cli.Flag{waitFlag(), timeoutFlag()})
 }
 
 func (p *program) collectCommand() *cli.Command {
@@ -111,6 +111,7 @@ func (p *program) evidence(ctx context.Context, c *cli.Context, challenge []byte
 	if cfg.EK, cfg.AK, err = keyAlgs(c); err != nil {
 		return nil, nil, err
 	}
+	cfg.EKCertificate = source.agent != nil && source.agent.CA != nil
 	cfg.Paths.EventLog = cmp.Or(c.String("event-log"), cfg.Paths.EventLog)
 	cfg.Paths.UserspaceLog = cmp.Or(c.String("userspace-log"), cfg.Paths.UserspaceLog)
 	cfg.Paths.IMA = cmp.Or(c.String("ima-log"), cfg.Paths.IMA)

@@ -199,6 +199,9 @@ func (p *program) examineHost(ctx context.Context, c *cli.Context) []finding {
 	if c.String("host") == throughCloud {
 		return p.examineCloud(ctx, c)
 	}
+	if onKeylime(c) {
+		return p.examineAgent(ctx, c)
+	}
 	client, err := hostClient(c, t, around.hint)
 	switch {
 	case err != nil:
@@ -214,14 +217,30 @@ func (p *program) examineHost(ctx context.Context, c *cli.Context) []finding {
 	if err != nil {
 		return []finding{{what: "host service", err: unpinned(ended(ctx, err)), fatal: true}}
 	}
-	list := []finding{{what: "host service", note: fmt.Sprintf("%s at %s, quotes %s", id.Name, client.Address(), id.Selection)}}
+	return []finding{{what: "host service", note: fmt.Sprintf("%s at %s, quotes %s", id.Name, client.Address(), id.Selection)}, examineVM(c)}
+}
+
+// examineVM looks whether this VM's uuid is known.
+func examineVM(c *cli.Context) finding {
 	vm, err := parseVM(c.String("vm"))
 	if err == nil && vm.IsZero() {
 		if _, err = os.ReadFile(guest.DefaultPaths().ProductUUID); err != nil {
 			err = fmt.Errorf("%w: the host must know which VM asks; run as root, or give --vm UUID", err)
 		}
 	}
-	return append(list, finding{what: "VM uuid", err: err, fatal: true, note: "known"})
+	return finding{what: "VM uuid", err: err, fatal: true, note: "known"}
+}
+
+// examineAgent has the host's Keylime agent quote nothing but its payload PCR.
+func (p *program) examineAgent(ctx context.Context, c *cli.Context) []finding {
+	source, err := p.agentSource(c)
+	if err != nil {
+		return []finding{{what: "Keylime agent", err: err, fatal: true}}
+	}
+	defer source.close()
+	nonce := quote.LeafNonce(drawChallenge())
+	_, err = source.agent.Agent.Identity(ctx, nonce)
+	return []finding{{what: "Keylime agent", err: ended(ctx, err), fatal: true, note: fmt.Sprintf("quotes at %s, %s", source.agent.Agent.Address(), source.agent.From)}, examineVM(c)}
 }
 
 // examineCloud looks whether the host can be reached through the cloud.

@@ -54,7 +54,7 @@ func timeoutFlag() cli.Flag {
 // hostFlags say how to reach a host's quote service.
 func hostFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringFlag{Name: "host", EnvVars: env("host"), Usage: "`ADDRESS` of the host's quote service: https://HOST:PORT or unix:PATH; vendordata, to reach it through OpenStack; or xen, for the deep quote of a Xen vTPM (TPM 1.2). Default: the service that OpenStack's vendordata names"},
+		&cli.StringFlag{Name: "host", EnvVars: env("host"), Usage: "`ADDRESS` of the host's quote service: https://HOST:PORT or unix:PATH; vendordata, to reach it through OpenStack; keylime:https://HOST:9002, its Keylime agent; or xen, for the deep quote of a Xen vTPM (TPM 1.2). Default: the service that OpenStack's vendordata names"},
 		&cli.StringFlag{Name: "host-fingerprint", EnvVars: env("host-fingerprint"), Usage: "SHA-256 of the service's certificate, as `HEX`; default: that of the trust file's host with this address, else the system's roots"},
 		&cli.StringFlag{Name: "host-ca", EnvVars: env("host-ca"), Usage: "PEM `FILE` of the authority that issued the service's certificate"},
 	}

@@ -37,13 +37,13 @@ func (m *vtpm) stop() error {
 	return m.process.Stop()
 }
 
-// swtpm NAME [BANKS [none]] starts a software TPM with EK certificates of the
-// lab's maker, or with none. $NAME is its address and $NAME_VM its VM; the maker's
+// swtpm NAME [BANKS [none|TOOL]] starts a software TPM with EK certificates of the
+// lab's maker, with none, or with those of a certificate tool. $NAME is its address and $NAME_VM its VM; the maker's
 // certificates become maker-root.pem and maker-issuer.pem. For a TPM that runs this
 // is a reboot: its PCRs are reset.
 func (l *lab) swtpm(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
-		ts.Fatalf("usage: swtpm NAME [BANKS [none]]")
+		ts.Fatalf("usage: swtpm NAME [BANKS [none|TOOL]]")
 	}
 	b := benchOf(ts)
 	testlab.RequireSWTPM(b.t)
@@ -56,7 +56,12 @@ func (l *lab) swtpm(ts *testscript.TestScript, neg bool, args []string) {
 			m.opts.Banks = args[1]
 		}
 		if len(args) > 2 {
-			m.opts.CA, m.opts.VMID = nil, ""
+			m.opts.CA = nil
+			if args[2] == "none" {
+				m.opts.VMID = ""
+			} else {
+				m.opts.Tool = ts.MkAbs(args[2])
+			}
 		}
 		b.tpms[args[0]] = m
 		ts.Defer(func() {

@@ -18,7 +18,7 @@ func (p *program) policyCommand() *cli.Command {
 		Usage: "write and look at policies",
 		Subcommands: []*cli.Command{
 			p.policyLearnCommand(), p.policyUpdateCommand(), p.policyDiffCommand(), p.policyShowCommand(),
-			p.policySignCommand(), p.policyVerifyCommand(), p.policyImportCommand(),
+			p.policySignCommand(), p.policyVerifyCommand(), p.policyImportCommand(), p.policyExportCommand(),
 		},
 	}
 }

@@ -12,7 +12,7 @@ func (p *program) policyImportCommand() *cli.Command {
 	return &cli.Command{
 		Name:        "import",
 		Usage:       "write a policy from what other tools know",
-		Subcommands: []*cli.Command{p.policyImportPCRReadCommand()},
+		Subcommands: []*cli.Command{p.policyImportPCRReadCommand(), p.policyImportKeylimeCommand(), p.policyImportRuntimeCommand()},
 	}
 }
 
@@ -23,22 +23,22 @@ func (p *program) policyImportPCRReadCommand() *cli.Command {
 		ArgsUsage: "FILE",
 		Description: "FILE is that output, or - for the standard input. Nobody signed those values, and they name no components:\n" +
 			"`deepattest policy learn` does better where there is evidence.",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "layer", Value: string(verify.Guest), Usage: "`LAYER` that the machine is: guest or host"},
-			&cli.StringFlag{Name: "bank", Value: quote.SHA256.String(), Usage: "PCR `BANK` to take"},
-			&cli.StringFlag{Name: "name", Value: "imported", Usage: "`NAME` of the policy, which every result shows"},
-			&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the policy; - is the standard output"},
-		},
+		Flags:  importFlags(&cli.StringFlag{Name: "bank", Value: quote.SHA256.String(), Usage: "PCR `BANK` to take"}),
 		Action: p.policyImportPCRRead,
 	}
 }
 
+// importFlags are those of every import.
+func importFlags(more ...cli.Flag) []cli.Flag {
+	return concat([]cli.Flag{
+		&cli.StringFlag{Name: "layer", Value: string(verify.Guest), Usage: "`LAYER` that the machine is: guest or host"},
+		&cli.StringFlag{Name: "name", Value: "imported", Usage: "`NAME` of the policy, which every result shows"},
+		&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the policy; - is the standard output"},
+	}, more)
+}
+
 func (p *program) policyImportPCRRead(c *cli.Context) error {
-	path, err := oneArg(c, "the output of tpm2_pcrread")
-	if err != nil {
-		return err
-	}
-	layer, err := parseLayer(c.String("layer"))
+	path, layer, data, err := p.imported(c, "the output of tpm2_pcrread")
 	if err != nil {
 		return err
 	}
@@ -46,15 +46,23 @@ func (p *program) policyImportPCRRead(c *cli.Context) error {
 	if err != nil {
 		return usagef("--bank: %w", err)
 	}
-	data, err := p.readInput(path, policy.MaxPolicy)
-	if err != nil {
-		return usage(err)
-	}
 	text, err := policy.ImportPCRRead(data, bank, layer, c.String("name"))
 	if err != nil {
 		return usagef("%s: %w", path, err)
 	}
 	return p.writeOutput(c.String("output"), text)
+}
+
+// imported reads the file that is imported, and --layer.
+func (p *program) imported(c *cli.Context, what string) (path string, layer verify.Layer, data []byte, err error) {
+	if path, err = oneArg(c, what); err != nil {
+		return path, layer, nil, err
+	}
+	if layer, err = parseLayer(c.String("layer")); err != nil {
+		return path, layer, nil, err
+	}
+	data, err = p.readInput(path, policy.MaxPolicy)
+	return path, layer, data, usage(err)
 }
 
 // parseLayer reads --layer.

@@ -9,7 +9,7 @@ func (p *program) pushCommand() *cli.Command {
 		Name:  "push",
 		Usage: "hand results to other systems",
 		Subcommands: []*cli.Command{
-			p.pushOpenstackCommand(),
+			p.pushOpenstackCommand(), p.pushKeylimeCommand(),
 		},
 	}
 }

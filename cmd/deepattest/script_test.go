@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"errors"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/testlab"
 )
 
@@ -31,7 +33,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "append": appendLine, "cut": cut, "world": world, "swtpm": l.swtpm, "measure": measure, "register": register,
-			"count": count, "serve": serve, "web": web, "hang": hang, "cloud": cloud, "xenlab": xenlab, "keys": keys,
+			"count": count, "serve": serve, "web": web, "hang": hang, "cloud": cloud, "xenlab": xenlab, "keys": keys, "keylime": playKeylime,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Values[benchKey{}] = &bench{t: e.T().(testing.TB), tpms: make(map[string]*vtpm), services: make(map[string]*service), proxies: make(map[string]*proxy)}
@@ -58,6 +60,10 @@ type bench struct {
 	tpms     map[string]*vtpm
 	services map[string]*service
 	proxies  map[string]*proxy
+
+	keylime   *testlab.Keylime // nil before `keylime start`
+	admin     *keylime.Verifier
+	documents crypto.PublicKey // of the verdict documents
 }
 
 type benchKey struct{}

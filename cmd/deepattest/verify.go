@@ -27,6 +27,7 @@ func (p *program) verifyCommand() *cli.Command {
 			&cli.StringFlag{Name: "issued", Usage: "`TIME` (RFC 3339) at which the challenge was drawn, for freshness.maxAge"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the appraisal; default: now"},
 			&cli.StringFlag{Name: "previous", Usage: "the last trusted result of the same VM, as a `FILE` of -o json: counters that went back and another host show"},
+			&cli.StringSliceFlag{Name: "registrar-record", EnvVars: env("registrar-record"), Usage: "Keylime registrar's record of a host, as a `FILE` of `deepattest keylime record`; may be repeated. Your word that you trust that registrar about the host's keys"},
 			&cli.BoolFlag{Name: "in-guest", Usage: "this runs inside the guest: say so in the result"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence, to look at stored bundles: never better than inconclusive"},
 			jobsFlag(),
@@ -50,6 +51,9 @@ func (p *program) verify(c *cli.Context) error {
 	opts := verify.Options{Now: p.now(), Anchors: trust.anchors, UnsafeAnyChallenge: c.Bool("unsafe-any-challenge")}
 	rules, signer, err := loadPolicy(c, &opts.Anchors)
 	if err != nil {
+		return err
+	}
+	if err := addRecords(&opts.Anchors, c.StringSlice("registrar-record")); err != nil {
 		return err
 	}
 	about, err := p.appraisal(c, &opts)

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/host"
+	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -33,7 +34,8 @@ func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge
 		last := !p.now().Add(pause).Before(until)
 		b, hostErr, err := p.attempt(ctx, c, challenge, source, last)
 		var answer *host.ProblemError
-		if err != nil || hostErr == nil || last || ctx.Err() != nil || errors.As(hostErr, &answer) {
+		var refusal *keylime.Error
+		if err != nil || hostErr == nil || last || ctx.Err() != nil || errors.As(hostErr, &answer) || errors.As(hostErr, &refusal) {
 			return b, hostErr, err
 		}
 		fmt.Fprintf(p.err, "deepattest: %v; again in %s\n", hostErr, pause)

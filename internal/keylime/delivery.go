@@ -17,10 +17,11 @@ const MaxCarried = time.Hour
 // Delivery brings results of this guest to a verifier.
 type Delivery struct {
 	Agent *Agent
-	Push  Push             // what goes with every result: boot time, logs, known PCR values
-	Key   crypto.Signer    // signs the verdict document; nil sends none
-	Carry bool             // put a trusted verdict into PCR 23
-	Now   func() time.Time // time.Now
+	Push  Push                           // what goes with every result: boot time, logs, known PCR values
+	Key   crypto.Signer                  // signs the verdict document; nil sends none
+	Carry bool                           // put a trusted verdict into PCR 23
+	Now   func() time.Time               // time.Now
+	Sent  func(*policy.Result, *Receipt) // told of each result that the verifier has; may be nil
 }
 
 // Deliver delivers one result by one attestation. It is for Spool.Deliver.
@@ -63,5 +64,9 @@ func (d *Delivery) Send(ctx context.Context, r *policy.Result) (*Receipt, error)
 			push.Carrier = carrier
 		}
 	}
-	return d.Agent.Push(ctx, push)
+	receipt, err := d.Agent.Push(ctx, push)
+	if err == nil && d.Sent != nil {
+		d.Sent(r, receipt)
+	}
+	return receipt, err
 }

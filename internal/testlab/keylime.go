@@ -126,6 +126,9 @@ func (k *Keylime) Roots() *x509.CertPool {
 	return pool
 }
 
+// CA is the same in DER.
+func (k *Keylime) CA() []byte { return k.ca.cert.Raw }
+
 // Admin returns an administrator's certificate, valid for a time from now on; a
 // negative time gives one that has expired.
 func (k *Keylime) Admin(valid time.Duration) (*tls.Certificate, error) {

@@ -80,6 +80,16 @@ func (a *KeylimeAgent) Certificate() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert}))
 }
 
+// SetServerCertificate puts an agent's own certificate into its record, as the agent
+// itself does when it registers.
+func (k *Keylime) SetServerCertificate(id, cert string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if rec := k.records[id]; rec != nil {
+		rec.MTLS = &cert
+	}
+}
+
 var agentNonce = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
 
 func (a *KeylimeAgent) answer(w http.ResponseWriter, r *http.Request) {
