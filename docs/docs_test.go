@@ -139,7 +139,7 @@ func TestCommandsExist(t *testing.T) {
 		t.Fatal("no command found in cmd/deepattest")
 	}
 	use := regexp.MustCompile("(?:^|[`$ (|])(?:bin/)?deepattest ([a-z][a-z-]*)( [a-z][a-z-]*)?")
-	groups := []string{"policy", "trust", "host"}
+	groups := []string{"policy", "trust", "host", "push", "keylime"}
 	inline := regexp.MustCompile("`[^`\n]*`")
 	texts := documents(t)
 	for _, s := range slices.Concat(verify.Catalogue(), policy.Catalogue()) {

@@ -55,7 +55,7 @@ func certifiedChecks() []check {
 			ID: "link.ek-certificate", Layer: Link, Title: "A key in the host's TPM certified this VM's vTPM",
 			Stops:    "a vTPM of another host, or of none; a CA key that was copied; another VM's certificate",
 			Citation: "TPM 2.0 Part 3, TPM2_Certify; Part 2, section 10.12.12 (TPMS_ATTEST); RFC 5280, section 6",
-			Actor:    CloudOperator, Remedy: "certify the key of the vTPM CA in the host's TPM, as examples/keylime says, and set up the VM's vTPM anew with it; a cold migration leaves a certificate of the old host",
+			Actor:    CloudOperator, Remedy: "certify the vTPM CA's key in the host's TPM with `deepattest host certify-ca`, and set up the VM's vTPM anew with it; a cold migration leaves a certificate of the old host",
 			Needs: []string{"link.guest-key"},
 		},
 		run: (*verification).ekCertificate,
