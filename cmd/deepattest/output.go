@@ -45,6 +45,11 @@ func (p *program) parseOutputs(c *cli.Context, formats ...string) ([]output, err
 	if len(list) == 0 {
 		list = []output{{format: formats[0]}}
 	}
+	for _, o := range list { // a missing key is found before any work is done
+		if _, err := p.reportOptions(c, o); err != nil {
+			return nil, err
+		}
+	}
 	p.json = slices.Contains(list, output{format: "json"})
 	return list, nil
 }
