@@ -7,7 +7,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +19,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
 
 	"github.com/deepattest/deepattest/internal/openstack/cloudtest/job"
@@ -175,7 +175,7 @@ func work() error {
 		var j job.Job
 		answer, err := client.Get(base + "/job")
 		if err == nil {
-			err = json.NewDecoder(answer.Body).Decode(&j)
+			err = json.UnmarshalRead(answer.Body, &j)
 			answer.Body.Close()
 		}
 		if err != nil {
