@@ -2,6 +2,8 @@
 #
 #   make demo     a layered attestation on software TPMs, and attacks on it
 #   make test     vet and all tests, those on real software TPMs included
+#   make e2e      real boots under QEMU: host and guest, tampered and not (10 minutes)
+#   make e2e-quick   a few of them
 #   make openstack  this program on real OpenStack services and a real guest: root,
 #                   Debian, about five minutes
 #   make lint     format, static analysis, this module's own rules, stale files
@@ -16,7 +18,7 @@ BENCHTIME ?= 1s
 
 CMD = ./cmd/deepattest
 
-.PHONY: build demo test race openstack lint bench fuzz docs vuln clean need
+.PHONY: build demo test race e2e e2e-quick openstack lint bench fuzz docs vuln clean need
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o $(BIN) $(CMD)
@@ -33,6 +35,14 @@ test: need
 
 race: need
 	DEEPATTEST_NEED_SWTPM=1 $(GO) test -race -timeout 20m ./...
+
+e2e:
+	@scripts/need-e2e.sh >/dev/null
+	$(GO) test -tags e2e -count 1 -timeout 40m -v ./e2e
+
+e2e-quick:
+	@scripts/need-e2e.sh >/dev/null
+	$(GO) test -tags e2e -count 1 -timeout 15m -v -short ./e2e
 
 openstack:
 	@scripts/openstack/run.sh

@@ -169,7 +169,7 @@ func TestMakeTargetsExist(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	use := regexp.MustCompile("(?m)(?:^|`|\\$ )make ([a-z]+)")
+	use := regexp.MustCompile("(?m)(?:^|`|\\$ )make ([a-z0-9-]+)")
 	seen := 0
 	for name, text := range documents(t) {
 		for _, m := range use.FindAllStringSubmatch(text, -1) {
@@ -233,7 +233,7 @@ func TestPoliciesParse(t *testing.T) {
 func TestPolicyReferenceNamesEveryKey(t *testing.T) {
 	text := documents(t)["docs/policy.md"]
 	_, err := policy.Parse([]byte("apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: x, nokey: 1}\ntrust: {nokey: 1}\n" +
-		"host: {nokey: 1, tpm: {nokey: 1}, secureBoot: {nokey: 1}, cmdline: {nokey: 1}, ima: {nokey: 1}, events: {nokey: 1}}\nnokey: 1\n"))
+		"host: {nokey: 1, tpm: {nokey: 1}, secureBoot: {nokey: 1, dbx: {nokey: 1}}, cmdline: {nokey: 1}, ima: {nokey: 1}, events: {nokey: 1}}\nnokey: 1\n"))
 	known := regexp.MustCompile(`\b(?:want|of) ([a-zA-Z, ]+)`)
 	keys := make(map[string]bool)
 	for _, e := range flatten(err) {

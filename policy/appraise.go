@@ -14,6 +14,9 @@ import (
 type Context struct {
 	Issued   time.Time // when the challenge was drawn; zero: not known
 	Verified Place     // where this runs; empty means InGuest, which is worth less
+	// Signer is the key whose signature of the policy's bytes the caller demanded
+	// and found good; empty: none was demanded.
+	Signer string
 }
 
 // Verify authenticates a bundle, given as the bytes it came in, and appraises it:
@@ -81,7 +84,7 @@ type appraisal struct {
 
 // run makes every check of Catalogue, in its order.
 func (a *appraisal) run() {
-	a.add("policy.signature", notApplicable("no signature is demanded"))
+	a.add("policy.signature", a.signature())
 	a.add("policy.fresh", a.fresh())
 	a.add("policy.age", a.age())
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
@@ -114,6 +117,18 @@ func (a *appraisal) add(id string, o outcome) {
 		}
 	}
 	a.checks = append(a.checks, c)
+}
+
+// signature: who loads a policy checks its signature before it reads it, and
+// refuses to appraise by a policy that fails.
+func (a *appraisal) signature() outcome {
+	switch {
+	case a.policy == nil:
+		return notApplicable("no policy")
+	case a.ctx.Signer == "":
+		return notApplicable("no signature is demanded")
+	}
+	return pass("signed by key %s", a.ctx.Signer)
 }
 
 // fresh: reference values go stale (RFC 9334, section 8.3).

@@ -19,7 +19,7 @@ func Catalogue() []verify.Spec {
 			ID: "policy.signature", Layer: verify.Policy, Title: "The policy is signed by a key that the tenant demands",
 			Stops:    "a policy that somebody else wrote or changed on its way",
 			Citation: "RFC 9334, section 8.5 (appraisal policies)",
-			Actor:    verify.Tenant, Remedy: "sign the policy, or demand no signature where it comes from a trusted place",
+			Actor:    verify.Tenant, Remedy: "sign the policy with `deepattest policy sign`, or demand no signature where it comes from a trusted place",
 		},
 		{
 			ID: "policy.fresh", Layer: verify.Policy, Title: "The policy has not expired",
@@ -58,14 +58,14 @@ func layerSpecs(layer verify.Layer, actor string) []verify.Spec {
 			Title:    "PCR N of the " + name + " holds a value that the policy accepts",
 			Stops:    "firmware, boot loaders, kernels and settings that are not on the list",
 			Citation: "TCG PC Client PFP 1.06, section 3.3.4 (PCR usage); RFC 9334, section 8.3",
-			Remedy:   "find the change with `deepattest log`; if it is wanted, the tenant adds the value to the policy",
+			Remedy:   "find the change with `deepattest explain`; if it is wanted, the tenant adds the value to the policy with `deepattest policy update`, for the next update before it is rolled out: --stage",
 			Needs:    values,
 		}),
 		spec("profile", verify.Spec{
 			Title:    "The " + name + "'s PCRs match one profile as a whole",
 			Stops:    "parts of one good state mixed with parts of another",
 			Citation: "RFC 9334, section 8.3 (reference values)",
-			Remedy:   "find the change with `deepattest log`; if it is wanted, the tenant adds a profile to the policy",
+			Remedy:   "find the change with `deepattest explain`; if it is wanted, the tenant adds a profile to the policy",
 			Needs:    values,
 		}),
 		spec("coverage", verify.Spec{

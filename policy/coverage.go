@@ -55,13 +55,29 @@ func (p *Policy) demands(layer verify.Layer) bool {
 	return len(e.PCRs) > 0 || e.Log || e.IMA
 }
 
+// measuresKernel reports whether the log shows that anything was measured that is,
+// or starts, a kernel. A PC BIOS does not measure the kernel that a hypervisor puts
+// into memory (QEMU's -kernel): every PCR is the same then, whatever runs.
+func measuresKernel(log *verify.Log) bool {
+	return slices.ContainsFunc(log.Components(), func(c quote.Component) bool {
+		switch c.Kind {
+		case quote.KindImage, quote.KindFile, quote.KindInitrd, quote.KindUKISection:
+			return true
+		}
+		return false
+	})
+}
+
 // coverage says in words what a section leaves open. PCRs of the boot chain that
-// nothing was measured into leave nothing open.
+// nothing was measured into leave nothing open, as long as the kernel is in one.
 func (s *section) coverage() outcome {
 	if !s.policy.demands(s.layer) {
 		return unknown("the section asks nothing of the %s's state that does more than warn", s.layer)
 	}
 	open := s.open()
+	if len(s.claims.Log.Replayed()) > 0 && !measuresKernel(s.claims.Log) {
+		open = append(open, "the kernel (firmware and boot loader measured none)")
+	}
 	if s.layer == verify.Host && !s.policy.pinsService() {
 		open = append(open, s.rules.service())
 	}
@@ -92,7 +108,7 @@ func (s *section) open() []string {
 // listsFiles reports whether a layer's verdict depends on an IMA allow-list.
 func (p *Policy) listsFiles(layer verify.Layer) bool {
 	l := p.layer(layer)
-	return l != nil && l.IMA != nil && l.IMA.Required && len(l.IMA.Digests)+len(l.IMA.Paths) > 0 && !p.warnOnly(checkID(layer, "ima"))
+	return l != nil && l.IMA != nil && l.IMA.Required && l.IMA.Listed() > 0 && !p.warnOnly(checkID(layer, "ima"))
 }
 
 // pinsService reports whether the host's section pins programs that run after the
@@ -135,11 +151,16 @@ func (a *appraisal) limits(place Place) []string {
 				loose = append(loose, fmt.Sprint(n))
 			}
 		}
+		if len(claims.Log.Replayed()) > 0 && !measuresKernel(claims.Log) {
+			list = append(list, fmt.Sprintf("the kernel of the %s: firmware and boot loader measured none", name))
+		}
 		if len(loose) > 0 {
 			list = append(list, fmt.Sprintf("what the %s measured into PCR %s: no value in the policy decides about it", name, strings.Join(loose, ", ")))
 		}
 		if !a.policy.listsFiles(name) {
 			list = append(list, fmt.Sprintf("programs of the %s that run after boot: the policy demands no IMA allow-list", name))
+		} else if len(rules.IMA.Excludes) > 0 {
+			list = append(list, fmt.Sprintf("programs of the %s under paths that the IMA allow-list excludes", name))
 		}
 		if name == verify.Host && !a.policy.pinsService() {
 			if rules.TPM == quote.Version12 {

@@ -48,7 +48,8 @@ const (
 // document collects the faults of one YAML file.
 type document struct {
 	faults []*ParseError
-	more   int // faults over maxFaults
+	more   int                               // faults over maxFaults
+	load   func(name string) ([]byte, error) // of files beside the document; may be nil
 }
 
 func (d *document) fault(e *ParseError) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,8 +17,16 @@ import (
 // nothing is a fault: unknown and duplicate keys, wrong types, anchors, a second
 // document, bad digests, empty lists, rules that contradict each other. The error
 // joins one *ParseError for each fault, in the order of the file.
-func Parse(data []byte) (*Policy, error) {
+//
+// A policy that names files beside it needs ParseFiles.
+func Parse(data []byte) (*Policy, error) { return ParseFiles(data, nil) }
+
+// ParseFiles is Parse for a policy that may name files beside it, which load
+// returns the bytes of. The policy holds their digests, so its own digest and
+// signature cover them.
+func ParseFiles(data []byte, load func(name string) ([]byte, error)) (*Policy, error) {
 	root, doc := readDocument(data, "policy")
+	doc.load = load
 	p := &Policy{}
 	p.read(root)
 	if err := doc.err(); err != nil {
@@ -231,9 +240,10 @@ func (l *LayerPolicy) readValue(v value) (val Value, ok bool) {
 	val.Note = m.get("note").text("kernel 6.12")
 	for _, c := range m.get("components").list("components: [{name: shim, sha256: 64 hexadecimal digits}]") {
 		example := "{name: shim, " + l.Bank.String() + ": " + strconv.Itoa(2*l.Bank.Size()) + " hexadecimal digits}"
-		cm := c.mapping(example, "name", l.Bank.String())
+		cm := c.mapping(example, "name", "detail", l.Bank.String())
 		val.Components = append(val.Components, ComponentValue{
 			Name:   cm.need("name", example).text("shim"),
+			Detail: cm.get("detail").text("Debian, 16.1"),
 			Digest: cm.need(l.Bank.String(), example).digest(l.Bank),
 		})
 	}
@@ -261,19 +271,12 @@ func (l *LayerPolicy) readProfiles(v value) {
 		if p.Name != "" && slices.ContainsFunc(l.Profiles, func(o Profile) bool { return o.Name == p.Name }) {
 			item.fail("", "profile %q again", p.Name)
 		}
+		if i := slices.IndexFunc(l.Profiles, func(o Profile) bool {
+			return len(p.PCRs) > 0 && maps.EqualFunc(o.PCRs, p.PCRs, func(a, b quote.Hex) bool { return bytes.Equal(a, b) })
+		}); i >= 0 {
+			item.fail("", "the same values as profile %q", l.Profiles[i].Name)
+		}
 		l.Profiles = append(l.Profiles, p)
-	}
-}
-
-func (l *LayerPolicy) readSecureBoot(v value) {
-	if !v.given() {
-		return
-	}
-	const example = "secureBoot: {required: true, forbidSetupMode: true}"
-	m := v.mapping(example, "required", "forbidSetupMode")
-	l.SecureBoot = &SecureBootRule{Required: m.get("required").boolean(false), ForbidSetupMode: m.get("forbidSetupMode").boolean(false)}
-	if isMapping(v) && !l.SecureBoot.Required && !l.SecureBoot.ForbidSetupMode {
-		v.fail(example, "rules nothing: leave it out")
 	}
 }
 
@@ -319,52 +322,6 @@ func (v value) itemsIfList() []value {
 		return nil
 	}
 	return v.items()
-}
-
-func (l *LayerPolicy) readIMA(v value) {
-	if !v.given() {
-		return
-	}
-	const example = "ima: {required: true, allow: {/usr/bin/true: [64 hexadecimal digits]}}"
-	m := v.mapping(example, "required", "allow")
-	r := &IMARule{Required: m.get("required").boolean(true)}
-	switch allow := m.get("allow"); {
-	case isMapping(allow):
-		r.Paths = make(map[string][]quote.Hex)
-		for _, path := range allow.members(example) {
-			items := []value{path.value}
-			if isList(path.value) {
-				items = path.value.list("[64 hexadecimal digits]")
-			}
-			r.Paths[path.name] = readFileDigests(items)
-		}
-	default:
-		r.Digests = readFileDigests(allow.list("allow: [64 hexadecimal digits]"))
-	}
-	if isMapping(v) && !r.Required && len(r.Digests)+len(r.Paths) == 0 {
-		v.fail(example, "rules nothing: leave it out")
-	}
-	l.IMA = r
-}
-
-// readFileDigests reads digests of files, whose length tells the hash.
-func readFileDigests(items []value) []quote.Hex {
-	var list []quote.Hex
-	for _, item := range items {
-		const example = "64 hexadecimal digits"
-		d := item.hex(example)
-		switch len(d) {
-		case 0:
-			continue
-		case quote.SHA256.Size(), quote.SHA384.Size(), quote.SHA512.Size():
-		case quote.SHA1.Size():
-			item.fail(example, "a SHA-1 digest: files with the same one can be made; boot with ima_hash=sha256")
-		default:
-			item.fail(example, "a digest of %d bytes: want one of SHA-256, SHA-384 or SHA-512", len(d))
-		}
-		list = append(list, d)
-	}
-	return list
 }
 
 func (l *LayerPolicy) readEvents(v value) {

@@ -134,7 +134,7 @@ func badPolicies() []badPolicy {
 		one("IMA map empty", "guest:\n  ima: {allow: {}}\n", "5:16 guest.ima.allow: a mapping where a list is wanted"),
 		one("IMA path without digests", "guest:\n  ima: {allow: {/a: []}}\n", "5:21 guest.ima.allow./a: is empty"),
 		one("IMA digests", "guest:\n  ima: {allow: ["+digits("1", 20)+", "+digits("1", 16)+"]}\n", "5:17 guest.ima.allow[0]: a SHA-1 digest", "5:59 guest.ima.allow[1]: a digest of 16 bytes"),
-		one("IMA file name", "guest:\n  ima: {allow: files/ima.json}\n", "5:16 guest.ima.allow: a text where a list is wanted"),
+		one("IMA file name", "guest:\n  ima: {allow: files/ima.json}\n", `5:16 guest.ima.allow: "files/ima.json": want the name of a file beside the policy, with its digest`),
 		one("IMA path twice", "guest:\n  ima: {allow: {/a: D1, /a: D2}}\n", "5:"+fmt.Sprint(21+64+2)+` guest.ima.allow: key "/a" again`),
 
 		one("events empty", "guest:\n  events: {require: []}\n", "5:21 guest.events.require: is empty"),

@@ -102,7 +102,7 @@ warnOnly: [policy.guest.pcr.4, policy.host.profile]
 			Bank:         quote.SHA256,
 			DenyFirmware: []FirmwareRule{{Maker: "IFX", Op: "<", Version: []uint16{7, 63}}, {Maker: "STM"}},
 			PCRs: map[int][]Value{
-				0: {{Digest: d("1"), Note: "board firmware 2026.02", Components: []ComponentValue{{"shim", d("9")}}}, {Digest: d("2")}},
+				0: {{Digest: d("1"), Note: "board firmware 2026.02", Components: []ComponentValue{{Name: "shim", Digest: d("9")}}}, {Digest: d("2")}},
 				7: {{Digest: d("3")}},
 			},
 			Profiles:    []Profile{{Name: "node-2026-11", PCRs: map[int]quote.Hex{4: d("4"), 9: d("5")}}},
@@ -152,7 +152,7 @@ func TestParseGood(t *testing.T) {
 		{"CRLF", "guest:\r\n  pcrs:\r\n    4: D1\r\n"},
 		{"tpm only: coverage will say it", "guest: {tpm: {bank: sha512}}\n"},
 		{"the same value under two PCRs", "guest: {pcrs: {2: D1, 3: D1}}\n"},
-		{"one PCR in two profiles", "guest: {profiles: [{name: a, pcrs: {4: D1}}, {name: b, pcrs: {4: D1}}]}\n"},
+		{"one PCR in two profiles", "guest: {profiles: [{name: a, pcrs: {4: D1}}, {name: b, pcrs: {4: D2}}]}\n"},
 		{"IMA list that may be absent", "guest: {ima: {required: false, allow: [D1]}}\n"},
 		{"IMA without a list of files", "guest: {ima: {required: true}}\n"},
 		{"deny one value, require another", `guest: {cmdline: {deny: ["init=/bin/sh"], require: ["init="]}}` + "\n"},

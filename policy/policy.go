@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"time"
 
@@ -76,6 +77,7 @@ type Value struct {
 // ComponentValue names a measured component behind a PCR value.
 type ComponentValue struct {
 	Name   string
+	Detail string // what else was seen of it; may be empty
 	Digest quote.Hex
 }
 
@@ -89,6 +91,11 @@ type Profile struct {
 type SecureBootRule struct {
 	Required        bool // Secure Boot must be on
 	ForbidSetupMode bool // the platform key must be enrolled
+	// Certificates, by SHA-256 of their DER: what was started was verified with
+	// these and nothing else. Empty: with any.
+	Certificates []quote.Hex
+	DBXEntries   int         // hashes and certificates that dbx must have at least
+	DBXContains  []quote.Hex // SHA-256 image hashes that must be among them
 }
 
 // CommandLineRule is about every kernel command line that boot software measured.
@@ -103,7 +110,11 @@ type IMARule struct {
 	Required bool
 	Digests  []quote.Hex            // accepted under any path
 	Paths    map[string][]quote.Hex // accepted under this path
+	Excludes []*regexp.Regexp       // paths that are not looked at, from their beginning
 }
+
+// Listed is how many entries the allow-list has; 0 accepts any file.
+func (r *IMARule) Listed() int { return len(r.Digests) + len(r.Paths) + len(r.Excludes) }
 
 // EventRules are about single measurements, by digest: names in a log are not
 // protected.

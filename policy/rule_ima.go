@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"fmt"
+	"regexp"
 	"slices"
 
 	"github.com/deepattest/deepattest/quote"
@@ -21,12 +22,12 @@ func (s *section) ima() outcome {
 		}
 		return notApplicable("no IMA list, which the policy accepts")
 	}
-	listed := len(rule.Digests)+len(rule.Paths) > 0
+	listed := rule.Listed() > 0
 	digests := make(map[string]bool, len(rule.Digests))
 	for _, d := range rule.Digests {
 		digests[string(d)] = true
 	}
-	files := 0
+	files, excluded := 0, 0
 	for e, err := range quote.IMAEntries(s.claims.IMA) {
 		if err != nil {
 			return fail("the IMA list cannot be read").evidence(err.Error(), "binary_runtime_measurements", "ima")
@@ -51,6 +52,10 @@ func (s *section) ima() outcome {
 			}
 			continue
 		}
+		if rule.excludes(f.Path) {
+			excluded++
+			continue
+		}
 		files++
 		if listed && !digests[string(f.Digest)] && !slices.ContainsFunc(rule.Paths[f.Path], func(d quote.Hex) bool { return bytes.Equal(d, f.Digest) }) {
 			return fail("a measured file is not on the list: %q", clipTo(f.Path, maxText)).evidence(f.Alg+":"+f.Digest.String(), rule.want(f.Path), where)
@@ -64,7 +69,14 @@ func (s *section) ima() outcome {
 	case !listed:
 		return pass("PCR 10 proves %d files; the policy accepts any", files)
 	}
+	if excluded > 0 {
+		return pass("all %d files are on the list, besides %d that it excludes", files, excluded)
+	}
 	return pass("all %d files are on the list", files)
+}
+
+func (r *IMARule) excludes(path string) bool {
+	return slices.ContainsFunc(r.Excludes, func(e *regexp.Regexp) bool { return e.MatchString(path) })
 }
 
 // bootAggregate compares IMA's first entry with the PCRs that it was made of

@@ -274,7 +274,14 @@ func (s *section) secureBoot() outcome {
 		return fail("Secure Boot is off").evidence("SecureBoot 0", "SecureBoot 1", "PCR 7")
 	case rule.ForbidSetupMode && state.SetupMode:
 		return fail("the firmware is in setup mode: whoever boots can change the signature databases").evidence("no platform key", "a platform key", "PCR 7")
-	case state.Enabled:
+	}
+	if o, bad := s.signers(state, rule); bad {
+		return o
+	}
+	if o, bad := revocations(state, rule); bad {
+		return o
+	}
+	if state.Enabled {
 		return pass("Secure Boot is on")
 	}
 	return pass("Secure Boot is off, which the policy accepts; a platform key is enrolled")

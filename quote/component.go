@@ -1,6 +1,7 @@
 package quote
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -58,7 +59,9 @@ func (l *EventLog) Components(alg Alg) []Component {
 	if !hasBank(l, alg) {
 		return nil
 	}
+	x, err := newExtender(alg) // fails for a bank that cannot be computed here: then nothing is proven
 	list := make([]Component, 0, len(l.Events))
+	grub := ""
 	sections := sectionReader{log: l, alg: alg}
 	for i := range l.Events {
 		e := &l.Events[i]
@@ -70,13 +73,18 @@ func (l *EventLog) Components(alg Alg) []Component {
 		if check == DataMatches {
 			c.Rests = RestsData
 		}
+		whole := err == nil && check == DataMatches && x.sumIs(c.Digest, e.Data)
 		if section, of, ok := sections.next(e, check); ok {
 			c.Kind, c.Name, c.Rests = KindUKISection, "UKI section "+section, RestsData
 			if !of {
 				c.Name += " (name)"
 			}
-		} else {
+		} else if !whole || !c.content(e) {
 			c.name(e)
+			if whole { // what it is only the type tells, which is not protected
+				c.Rests = RestsHint
+			}
+			c.byGRUB(e, &grub)
 		}
 		if check == DataDiffers {
 			c.Detail = strings.TrimPrefix(c.Detail+"; data does not match the digest", "; ")
@@ -120,6 +128,54 @@ func (s *sectionReader) next(e *Event, check DataCheck) (section string, content
 	}
 	return "", false, false
 }
+
+// content names what its data alone tell, whatever type the log gives the event:
+// data that are proven as a whole. It returns false for anything else.
+func (c *Component) content(e *Event) bool {
+	switch text := asciiText(e.Data); {
+	case string(e.Data) == "\x00\x00\x00\x00" || string(e.Data) == "\xff\xff\xff\xff":
+		c.set(KindSeparator, "separator", "")
+	case bytes.HasPrefix(e.Data, []byte("EFI PART")): // UEFI 2.10, section 5.3.2
+		c.partitions(e)
+	case isAction(text):
+		c.set(KindAction, "action: "+text, "")
+	default:
+		v, err := ParseUEFIVariable(e.Data)
+		if err != nil || v.Size != len(e.Data) {
+			return false
+		}
+		c.variable(e)
+	}
+	return true
+}
+
+// isAction knows the texts that PFP 1.06, section 10.4.4 and the specification for
+// conventional BIOS have firmware measure.
+func isAction(text string) bool {
+	switch text {
+	case "Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option",
+		"Exit Boot Services Invocation", "Exit Boot Services Returned with Failure", "Exit Boot Services Returned with Success",
+		"UEFI Debug Mode", "DMA Protection Disabled", "Start Option ROM Scan", "Calling INT 19h", "Entering ROM Based Setup":
+		return true
+	}
+	return false
+}
+
+// byGRUB names a kernel that GRUB loads into memory, whose event holds no path:
+// it comes after the command that loads it.
+func (c *Component) byGRUB(e *Event, last *string) {
+	switch {
+	case c.Kind == KindGRUBCommand:
+		*last = strings.TrimPrefix(c.Name, "GRUB command: ")
+	case c.Kind == KindImage && c.Name == imageFromMemory:
+		if words := strings.Fields(*last); len(words) > 1 && (strings.HasPrefix(words[0], "linux") || words[0] == "chainloader") {
+			c.Name += ", GRUB: " + words[0] + " " + words[1]
+		}
+	}
+}
+
+// imageFromMemory is the name of an image whose event holds no path.
+const imageFromMemory = "image from memory"
 
 // name fills Kind, Name and Detail from the event's type and data.
 func (c *Component) name(e *Event) {
@@ -240,12 +296,18 @@ func (c *Component) image(e *Event) {
 		// PCI option ROMs are named by their place in the ROM (UEFI 2.10,
 		// section 10.3.5.8).
 		c.set(kind, "option ROM "+path, "")
+	case strings.Contains(path, guidStubKernel):
+		c.set(kind, what+" kernel of a unified kernel image", path)
 	case path != "":
 		c.set(kind, what+" "+path, "")
 	default:
-		c.set(kind, what+" from memory", fmt.Sprintf("0x%x bytes", i.Length))
+		c.set(kind, strings.Replace(imageFromMemory, "image", what, 1), fmt.Sprintf("0x%x bytes", i.Length))
 	}
 }
+
+// guidStubKernel is the device path of the kernel that systemd-stub starts out of
+// its own image (systemd, src/boot/efi/linux.c).
+const guidStubKernel = "55c5d1f8-04cd-46b5-8a20-e56cbb3052d0"
 
 func (c *Component) partitions(e *Event) {
 	g, err := ParseGPT(e.Data)
@@ -253,7 +315,7 @@ func (c *Component) partitions(e *Event) {
 		c.set(KindPartitionTable, "GPT", "")
 		return
 	}
-	c.set(KindPartitionTable, "GPT "+g.Disk.String(), fmt.Sprintf("%d partitions", len(g.Partitions)))
+	c.set(KindPartitionTable, "GPT "+g.Disk.String(), count(len(g.Partitions), "partition"))
 }
 
 // asciiText returns data as text without its NUL, or nothing when it is binary.

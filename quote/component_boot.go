@@ -14,19 +14,29 @@ func (c *Component) variable(e *Event) {
 	}
 	guid := v.GUID.String()
 	switch {
-	case e.Type == EventEFIVariableAuthority:
-		c.set(KindAuthority, "authority "+v.Name, authorityText(v.Data))
-	case e.Type == EventEFISPDMDevicePolicy || e.Type == EventEFISPDMDeviceAuthority:
-		c.set(KindDriver, "device authentication (SPDM) "+v.Name, "")
-	case e.Type == EventEFIVariableBoot || e.Type == EventEFIVariableBoot2:
+	case guid == guidGlobalVariable && isBootVariable(v.Name):
 		c.bootVariable(v)
-	case guid == guidGlobalVariable || guid == guidSecurityDatabase:
+	case guid == guidGlobalVariable, guid == guidSecurityDatabase && v.secureBootPolicy():
 		c.set(KindSecureBoot, "Secure Boot variable "+v.Name, databaseText(v))
+	case strings.HasPrefix(v.Name, "devdb"):
+		c.set(KindDriver, "device authentication (SPDM) "+v.Name, "")
+	case e.PCR == 7 && (guid == guidSecurityDatabase || guid == guidShim):
+		c.set(KindAuthority, "authority "+v.Name, authorityText(v.Data))
 	case guid == guidShim:
 		c.set(KindShim, "shim "+v.Name, databaseText(v))
 	default:
 		c.set(KindOther, "variable "+guid+"-"+v.Name, "")
 	}
+}
+
+// isBootVariable knows the variables of UEFI 2.10, section 3.3 that hold boot
+// entries and their order.
+func isBootVariable(name string) bool {
+	return name == "BootOrder" || name == "BootNext" || len(name) == 8 && strings.HasPrefix(name, "Boot") && !strings.ContainsFunc(name[4:], notHex)
+}
+
+func notHex(r rune) bool {
+	return !('0' <= r && r <= '9' || 'A' <= r && r <= 'F' || 'a' <= r && r <= 'f')
 }
 
 func (c *Component) bootVariable(v UEFIVariable) {
@@ -75,7 +85,7 @@ func authorityText(data []byte) string {
 }
 
 func certificateText(c Certificate) string {
-	return fmt.Sprintf("%s sha256:%s", c.Subject(), c.SHA256)
+	return fmt.Sprintf("%s sha256:%s", c.commonName(), c.SHA256)
 }
 
 // asciiLines shows short texts such as an SBAT level.
@@ -98,10 +108,35 @@ func databaseText(v UEFIVariable) string {
 	if err != nil {
 		return ""
 	}
-	if len(db.Certificates) == 1 && db.Hashes+db.Other == 0 {
-		return certificateText(db.Certificates[0])
+	var parts []string
+	for _, c := range db.Certificates[:min(len(db.Certificates), 4)] {
+		text := certificateText(c)
+		if len(db.Certificates) > 1 {
+			text = fmt.Sprintf("%s sha256:%.12s..", c.commonName(), c.SHA256)
+		}
+		parts = append(parts, text)
 	}
-	return fmt.Sprintf("%d certificates, %d hashes, %d other", len(db.Certificates), db.Hashes, db.Other)
+	if more := len(db.Certificates) - 4; more > 0 {
+		parts = append(parts, count(more, "more certificate"))
+	}
+	if db.Hashes > 0 {
+		parts = append(parts, count(db.Hashes, "hash"))
+	}
+	if db.Other > 0 {
+		parts = append(parts, fmt.Sprintf("%d other", db.Other))
+	}
+	return strings.Join(parts, "; ")
+}
+
+func count(n int, what string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(what, "h"):
+		what += "es"
+	default:
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // Tagged events of boot software: Linux's EFI stub
@@ -145,8 +180,45 @@ func (c *Component) tag(e *Event) {
 	case tagSMBIOS1, tagSMBIOS2, tagSMBIOS11:
 		c.set(KindTables, "SMBIOS structure "+strings.TrimPrefix(text, "smbios:"), "")
 	default:
+		if name := biosTag(t.ID); name != "" {
+			c.set(KindTables, name, "")
+			return
+		}
 		c.set(KindOther, fmt.Sprintf("tagged event 0x%08x", t.ID), asciiText(t.Data))
 	}
+}
+
+// biosTag names the events of conventional BIOSes (TCG PC Client Specific
+// Implementation Specification for Conventional BIOS 1.21, section 11.3.2, event
+// identifiers of EV_EVENT_TAG).
+func biosTag(id uint32) string {
+	switch id {
+	case 1:
+		return "SMBIOS structure"
+	case 2:
+		return "BIS certificate"
+	case 3:
+		return "firmware POST BIOS"
+	case 4:
+		return "firmware settings ESCD"
+	case 5:
+		return "firmware settings CMOS"
+	case 6:
+		return "firmware settings NVRAM"
+	case 7:
+		return "option ROM"
+	case 8:
+		return "option ROM settings"
+	case 10:
+		return "option ROM microcode"
+	case 11:
+		return "firmware version S-CRTM"
+	case 12:
+		return "firmware contents S-CRTM"
+	case 13:
+		return "firmware contents POST"
+	}
+	return ""
 }
 
 // ipl names what boot loaders measure as EV_IPL: systemd in UTF-16, GRUB and

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -64,7 +65,7 @@ func TestComponentNames(t *testing.T) {
 		{12, EventIPL, "cpio", string(wide("Credentials initrd")), KindInitrd, "systemd: Credentials initrd", RestsHint},
 		{8, EventIPL, "insmod \x1b[2J", "grub_cmd: insmod \x1b[2J\x00", KindGRUBCommand, `GRUB command: insmod \u001b[2J`, RestsData},
 		{14, EventIPL, "x", "MokListTrusted\x00", KindShim, "shim MokListTrusted", RestsHint},
-		{6, EventCompactHash, "x", "x", KindOther, "EV_COMPACT_HASH", RestsData},
+		{6, EventCompactHash, "x", "x", KindOther, "EV_COMPACT_HASH", RestsHint},
 		{3, 0x12345678, "x", "y", KindOther, "EV(0x12345678)", RestsHint},
 		// A section's content without its proven name before it is only said to be one.
 		{11, EventIPL, "MZ", string(wide(".linux")), KindUKISection, "UKI section .linux", RestsHint},
@@ -77,6 +78,39 @@ func TestComponentNames(t *testing.T) {
 				t.Errorf("%+v", c)
 			}
 		})
+	}
+}
+
+// Types are not protected: a log that lies about them can make a name a hint, but
+// never another name that rests on data.
+func TestLyingTypesDoNotRename(t *testing.T) {
+	types := []EventType{
+		EventPrebootCert, EventPostCode, EventUnused, EventSeparator, EventAction, EventTag, EventSCRTMContents, EventSCRTMVersion,
+		EventCPUMicrocode, EventPlatformConfigFlags, EventTableOfDevices, EventCompactHash, EventIPL, EventNonhostCode, EventNonhostConfig,
+		EventNonhostInfo, EventOmitBootDeviceEvents, EventEFIVariableDriverConfig, EventEFIVariableBoot, EventEFIBootServicesApplication,
+		EventEFIGPT, EventEFIAction, EventEFIPlatformFirmwareBlob, EventEFIHandoffTables, EventEFIVariableBoot2, EventEFIGPT2,
+		EventEFIVariableAuthority, EventEFISPDMDevicePolicy, EventEFISPDMDeviceAuthority, 0x12345678,
+	}
+	for _, s := range samples(t) {
+		if s.uefi == nil || !slices.Contains(parseLog(t, s.uefi).Banks(), SHA256) {
+			continue
+		}
+		l := parseLog(t, s.uefi)
+		honest := l.Components(SHA256)
+		for i, c := range honest {
+			if c.Rests != RestsData {
+				continue
+			}
+			e := &l.Events[c.Event]
+			truth := e.Type
+			for _, lie := range types {
+				e.Type = lie
+				if got := l.Components(SHA256)[i]; got.Rests == RestsData && got.Name != c.Name {
+					t.Errorf("%s: event %d as %s: %q rests on data, honest: %q", s.name, c.Event, lie, got.Name, c.Name)
+				}
+			}
+			e.Type = truth
+		}
 	}
 }
 

@@ -111,3 +111,21 @@ func (e *Event) startupLocality() (int, bool, error) {
 	}
 	return locality, true, nil
 }
+
+// ExtendAll returns the value of a PCR that began with start and was extended with
+// digests, in their order. A nil start is zeros.
+func ExtendAll(alg Alg, start Hex, digests []Hex) (Hex, error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil, err
+	}
+	var pcr [maxDigest]byte
+	copy(pcr[:x.size], start)
+	for _, d := range digests {
+		if len(d) != x.size {
+			return nil, fmt.Errorf("extend a PCR: a digest of %d bytes, %s has %d", len(d), alg, x.size)
+		}
+		x.extend(&pcr, d)
+	}
+	return bytes.Clone(pcr[:x.size]), nil
+}

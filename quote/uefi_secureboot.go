@@ -18,6 +18,9 @@ type SecureBootState struct {
 	DB          SecureBootVariable
 	DBX         SecureBootVariable
 	Authorities []Authority // what the firmware and shim verified images with
+	// Unproven lists the events after the separator that do not prove their data:
+	// any of them could be an authority.
+	Unproven []int
 }
 
 // SecureBootVariable is one measured signature database.
@@ -72,6 +75,7 @@ func (l *EventLog) SecureBoot(alg Alg) (*SecureBootState, error) {
 			if !separated {
 				return nil, fmt.Errorf("event %d: %s in PCR 7 before the separator does not match its digest", e.Index, e.Type)
 			}
+			s.Unproven = append(s.Unproven, e.Index)
 			continue
 		}
 		v, err := ParseUEFIVariable(e.Data)
@@ -79,9 +83,7 @@ func (l *EventLog) SecureBoot(alg Alg) (*SecureBootState, error) {
 			continue // an action, such as "DMA Protection Disabled"
 		}
 		if !v.secureBootPolicy() {
-			if e.Type == EventEFIVariableAuthority {
-				s.addAuthority(e.Index, e.Digest(alg), v)
-			}
+			s.addAuthority(e, e.Digest(alg), v)
 			continue
 		}
 		if separated {
@@ -163,10 +165,14 @@ func (s *SecureBootState) set(event int, digest []byte, v UEFIVariable) error {
 	return nil
 }
 
-func (s *SecureBootState) addAuthority(event int, digest []byte, v UEFIVariable) {
-	a := Authority{Event: event, Digest: digest, Variable: printable(v.Name)}
+// addAuthority takes an event for an authority when it holds a certificate,
+// whatever its type says, and when its type says so.
+func (s *SecureBootState) addAuthority(e *Event, digest []byte, v UEFIVariable) {
+	a := Authority{Event: e.Index, Digest: digest, Variable: printable(v.Name)}
 	if c, ok := parseAuthority(v.Data); ok {
 		a.Certificate = &c
+	} else if e.Type != EventEFIVariableAuthority {
+		return
 	}
 	s.Authorities = append(s.Authorities, a)
 }

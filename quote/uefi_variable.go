@@ -1,8 +1,13 @@
 package quote
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
+	"encoding/hex"
+	"slices"
+	"strings"
 )
 
 // UEFIVariable is a UEFI_VARIABLE_DATA: a variable as firmware measured it
@@ -54,22 +59,45 @@ func (c *Certificate) Subject() string {
 	return printable(x.Subject.String())
 }
 
+// commonName is a short form of Subject for lines that name several certificates.
+func (c *Certificate) commonName() string {
+	x, err := x509.ParseCertificate(c.der)
+	if err != nil {
+		return "unreadable certificate"
+	}
+	if x.Subject.CommonName == "" {
+		return printable(x.Subject.String())
+	}
+	return printable(x.Subject.CommonName)
+}
+
 // SignatureDB is what PK, KEK, db, dbx or MokList hold.
 type SignatureDB struct {
 	Certificates []Certificate `json:"certificates,omitempty"`
 	Hashes       int           `json:"hashes,omitzero"` // image and certificate hashes
 	Other        int           `json:"other,omitzero"`  // entries of other kinds, such as bare RSA keys
+
+	sha256 [][]byte // image hashes; share the log's memory
+}
+
+// HasImage reports whether the database names an image by its SHA-256
+// Authenticode hash.
+func (db *SignatureDB) HasImage(sha256 []byte) bool {
+	return slices.ContainsFunc(db.sha256, func(h []byte) bool { return bytes.Equal(h, sha256) })
 }
 
 // Signature types (UEFI 2.10, section 32.4.1, EFI_SIGNATURE_LIST).
-const guidCertX509 = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072"
+const (
+	guidCertX509   = "a5c059a1-94e4-4aa7-87b5-ab155c2bf072"
+	guidCertSHA256 = "c1c41626-504c-4092-aca9-41f936934328"
+)
 
 // maxDBCertificates bounds a database; real ones have under twenty.
 const maxDBCertificates = 1024
 
 func isHashGUID(g string) bool {
 	switch g {
-	case "c1c41626-504c-4092-aca9-41f936934328", // SHA256
+	case guidCertSHA256,
 		"826ca512-cf10-4ac9-b187-be01496631bd", // SHA1
 		"0b6e5233-a65c-44c9-9407-d9ab83bfc8bd", // SHA224
 		"ff3e5307-9fd0-48c9-85f1-8ad56c701e01", // SHA384
@@ -112,6 +140,9 @@ func ParseSignatureDB(data []byte) (SignatureDB, error) {
 				db.Certificates = append(db.Certificates, newCertificate(entry))
 			case isHashGUID(kind):
 				db.Hashes++
+				if kind == guidCertSHA256 {
+					db.sha256 = append(db.sha256, entry)
+				}
 			default:
 				db.Other++
 			}
@@ -143,4 +174,17 @@ func parseAuthority(data []byte) (Certificate, bool) {
 // real certificate is.
 func looksLikeDER(b []byte) bool {
 	return len(b) > 4 && b[0] == 0x30 && b[1] == 0x82 && int(b[2])<<8+int(b[3])+4 == len(b)
+}
+
+// marshalVariable writes the UEFI_VARIABLE_DATA that ParseUEFIVariable reads. guid
+// is one of this package's.
+func marshalVariable(guid, name string, data []byte) []byte {
+	raw, _ := hex.DecodeString(strings.ReplaceAll(guid, "-", ""))
+	slices.Reverse(raw[0:4])
+	slices.Reverse(raw[4:6])
+	slices.Reverse(raw[6:8])
+	text := encodeUTF16(name)
+	b := binary.LittleEndian.AppendUint64(raw, uint64(len(text)/2))
+	b = binary.LittleEndian.AppendUint64(b, uint64(len(data)))
+	return append(append(b, text...), data...)
 }

@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/deepattest/deepattest/quote"
@@ -87,39 +88,68 @@ func (l *layer) logReplay() Check {
 	return pass("the log gives PCRs %v", l.log.replayed)
 }
 
-// replayLogs replays the firmware's log and then the userspace log, which is read
-// after the quote: PCRs that its later records extend held their quoted value
-// after an earlier one.
-func (l *layer) replayLogs() error {
-	r, err := l.log.firmware.Replay(l.log.alg)
+// replayLogs replays both logs against the quoted values.
+func (l *layer) replayLogs() error { return l.log.replayAgainst(l.covered(), l.value) }
+
+// replayAgainst replays the firmware's log and then the userspace log, which is
+// read after the quote: PCRs that its later records extend held their value after
+// an earlier one.
+func (g *layerLog) replayAgainst(covered []int, value func(pcr int) quote.Hex) error {
+	r, err := g.firmware.Replay(g.alg)
 	if err != nil {
 		return err
 	}
-	l.log.records = make(map[int]int)
+	g.records = make(map[int]int)
 	note := func(n, records int) {
 		p := r.PCRs[n]
-		if p.Events > 0 && (bytes.Equal(p.Value, l.value(n)) || p.Launched != nil && bytes.Equal(p.Launched, l.value(n))) {
-			l.log.replayed = append(l.log.replayed, n)
-			l.log.records[n] = records
+		if p.Events > 0 && (bytes.Equal(p.Value, value(n)) || p.Launched != nil && bytes.Equal(p.Launched, value(n))) {
+			g.replayed = append(g.replayed, n)
+			g.records[n] = records
 		}
 	}
-	for _, n := range l.covered() {
+	for _, n := range covered {
 		note(n, 0)
 	}
-	if l.log.userspace != nil {
-		for i, e := range l.log.userspace.Events {
-			one := quote.UserspaceLog{Events: l.log.userspace.Events[i : i+1]}
-			if r, err = one.Replay(r, l.log.alg); err != nil {
+	if g.userspace != nil {
+		for i, e := range g.userspace.Events {
+			one := quote.UserspaceLog{Events: g.userspace.Events[i : i+1]}
+			if r, err = one.Replay(r, g.alg); err != nil {
 				return err
 			}
-			if slices.Contains(l.covered(), e.PCR) && !slices.Contains(l.log.replayed, e.PCR) {
+			if slices.Contains(covered, e.PCR) && !slices.Contains(g.replayed, e.PCR) {
 				note(e.PCR, i+1)
 			}
 		}
 	}
-	slices.Sort(l.log.replayed)
-	l.log.replay = r
+	slices.Sort(g.replayed)
+	g.replay = r
 	return nil
+}
+
+// ReadLog returns what a layer's logs explain of the PCR values of a bank that
+// stand beside them. Nobody need have quoted those values, so this is for displays
+// that say so; what it returns decides nothing. The Log is nil when there is no
+// event log or it gives none of the values; an error is about a log that cannot be
+// read.
+func ReadLog(l *quote.Layer, bank quote.Alg) (*Log, error) {
+	if len(l.Logs.UEFI) == 0 {
+		return nil, nil
+	}
+	g := layerLog{alg: bank}
+	var err error
+	if g.firmware, err = quote.ParseEventLog(l.Logs.UEFI); err != nil {
+		return nil, err
+	}
+	if len(l.Logs.Userspace) > 0 {
+		if g.userspace, err = quote.ParseUserspaceLog(l.Logs.Userspace); err != nil {
+			return nil, err
+		}
+	}
+	pcrs := l.PCRs[bank]
+	if err := g.replayAgainst(slices.Sorted(maps.Keys(pcrs)), func(n int) quote.Hex { return pcrs[n] }); err != nil {
+		return nil, err
+	}
+	return g.claim(), nil
 }
 
 // lastEvent names the last event of a PCR, where a cut log shows.

@@ -76,29 +76,56 @@ func (t *trustFile) fingerprint(address string) string {
 }
 
 // loadPolicy reads the file of --policy, nil without one, and adds the roots that
-// it names to the anchors.
-func loadPolicy(c *cli.Context, anchors *verify.Anchors) (*policy.Policy, error) {
-	path := c.String("policy")
-	if path == "" {
-		return nil, nil
+// it names to the anchors. signer is the key whose signature --require-signed
+// demanded and found.
+func loadPolicy(c *cli.Context, anchors *verify.Anchors) (p *policy.Policy, signer string, err error) {
+	path, keys := c.String("policy"), c.String("require-signed")
+	switch {
+	case path == "" && keys != "":
+		return nil, "", usagef("--require-signed without --policy: there is nothing that could be signed")
+	case path == "":
+		return nil, "", nil
 	}
-	p, err := readPolicy(path)
+	data, err := readFile(path, policy.MaxPolicy)
 	if err != nil {
-		return nil, err
+		return nil, "", usagef("policy: %w", err)
+	}
+	if keys != "" { // before anything in it is believed
+		if signer, err = checkSignature(c.Context, path, data, keys); err != nil {
+			return nil, "", err
+		}
+	}
+	if p, err = parsePolicy(path, data); err != nil {
+		return nil, "", err
 	}
 	if err := addRoots(anchors, filepath.Dir(path), p.Trust.Roots); err != nil {
-		return nil, usagef("policy %s: %w", path, err)
+		return nil, "", usagef("policy %s: %w", path, err)
 	}
-	return p, nil
+	return p, signer, nil
 }
 
 func readPolicy(path string) (*policy.Policy, error) {
+	_, p, err := readPolicyBytes(path)
+	return p, err
+}
+
+func readPolicyBytes(path string) ([]byte, *policy.Policy, error) {
 	data, err := readFile(path, policy.MaxPolicy)
 	if err != nil {
-		return nil, usagef("policy: %w", err)
+		return nil, nil, usagef("policy: %w", err)
 	}
-	p, err := policy.Parse(data)
+	p, err := parsePolicy(path, data)
+	return data, p, err
+}
+
+func parsePolicy(path string, data []byte) (*policy.Policy, error) {
+	p, err := policy.ParseFiles(data, besideFiles(path))
 	return p, usage(inFile(path, err))
+}
+
+// besideFiles reads the files that a policy names.
+func besideFiles(path string) func(name string) ([]byte, error) {
+	return func(name string) ([]byte, error) { return readFile(beside(filepath.Dir(path), name), policy.MaxPolicy) }
 }
 
 // inFile puts a file's name in front of each of its faults.

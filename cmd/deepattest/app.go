@@ -21,6 +21,7 @@ type program struct {
 	colour   bool // out is a terminal that shows colours
 	width    int  // of that terminal; 0: not known
 	json     bool // errors are wanted as JSON
+	attended bool // err is a terminal
 }
 
 // run executes a command line and returns the exit code. No panic leaves it.
@@ -95,6 +96,7 @@ func (p *program) app() *cli.App {
 			p.verifyCommand(),
 			p.statusCommand(),
 			p.inspectCommand(),
+			p.explainCommand(),
 			p.policyCommand(),
 			p.trustCommand(),
 			p.hostCommand(),

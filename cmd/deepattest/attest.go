@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -24,12 +23,11 @@ func (p *program) attestCommand() *cli.Command {
 			"against a hostile one. For that see `deepattest challenge --help`.\n\n" +
 			"   deepattest attest --host https://host-a:8443 --policy policy.yaml --trust trust.yaml",
 		Flags: concat([]cli.Flag{
-			policyFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
+			policyFlag(), requireSignedFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
 			challengeFlag("another verifier's challenge, as `HEX`; default: drawn now"),
 			vmFlag("`UUID` of this VM: the host must vouch for it and no other; default: as SMBIOS tells, and then any"),
 			&cli.StringFlag{Name: "bundle", Usage: "also write the evidence into `FILE`"},
 			stateFlag("", "`FOLDER` for the result, with which the next one is compared: counters that go back, another host"),
-			&cli.DurationFlag{Name: "wait", EnvVars: env("wait"), Usage: "ask again for so long when the host's service cannot be reached, as at boot; within --timeout"},
 		}, collectFlags()),
 		Action: p.attest,
 	}
@@ -48,7 +46,7 @@ func (p *program) attest(c *cli.Context) error {
 		return err
 	}
 	anchors := trust.anchors
-	rules, err := loadPolicy(c, &anchors)
+	rules, signer, err := loadPolicy(c, &anchors)
 	if err != nil {
 		return err
 	}
@@ -97,7 +95,7 @@ func (p *program) attest(c *cli.Context) error {
 		}
 	}
 	return p.judge(c, bundle, rules, verify.Options{Challenge: challenge, Now: p.now(), Anchors: anchors, VM: vm, Previous: previous},
-		policy.Context{Issued: issued, Verified: policy.InGuest}, outputs)
+		policy.Context{Issued: issued, Verified: policy.InGuest, Signer: signer}, outputs)
 }
 
 // activated has a host that nobody enrolled prove, now, that its AK is in the TPM
@@ -149,30 +147,4 @@ func (p *program) keepState(c *cli.Context, r *policy.Result) error {
 		return nil
 	}
 	return undelivered(state.Dir(dir).Keep(r, writeFile))
-}
-
-// Pauses between two attempts to reach the host's service: networks come up in
-// seconds.
-const (
-	firstPause = time.Second
-	maxPause   = 10 * time.Second
-)
-
-// evidenceWaiting collects again, for --wait, while only the host is missing.
-func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge []byte, source *hostSource) (*quote.Bundle, error, error) {
-	until := p.now().Add(c.Duration("wait"))
-	for pause := firstPause; ; pause = min(2*pause, maxPause) {
-		b, hostErr, err := p.evidence(ctx, c, challenge, source)
-		if err != nil || hostErr == nil || !p.now().Add(pause).Before(until) || ctx.Err() != nil {
-			return b, hostErr, err
-		}
-		fmt.Fprintf(p.err, "deepattest: %v; again in %s\n", hostErr, pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return b, hostErr, nil
-		}
-	}
 }

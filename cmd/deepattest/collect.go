@@ -24,7 +24,7 @@ func collectFlags() []cli.Flag {
 		&cli.StringFlag{Name: "host-pcrs", EnvVars: env("host-pcrs"), Usage: "PCRs wanted of the host; default: what its service quotes"},
 		&cli.StringFlag{Name: "ek", Value: "any", Usage: "kind of endorsement key: any, rsa-2048, rsa-3072, ecc-p256 or ecc-p384"},
 		&cli.StringFlag{Name: "ak", Value: "any", Usage: "kind of attestation key: any, rsa-2048 or ecc-p256"},
-	}, xenFlags(), logFlags(), cloudFlags(), []cli.Flag{timeoutFlag()})
+	}, xenFlags(), logFlags(), cloudFlags(), []cli.Flag{waitFlag(), timeoutFlag()})
 }
 
 func (p *program) collectCommand() *cli.Command {
@@ -74,7 +74,7 @@ func (p *program) collect(c *cli.Context) error {
 		return err
 	}
 	defer source.close()
-	b, hostErr, err := p.evidence(ctx, c, challenge, source)
+	b, hostErr, err := p.evidenceWaiting(ctx, c, challenge, source)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -82,6 +83,10 @@ func (p *program) oneFormat(c *cli.Context, formats ...string) (string, error) {
 
 func formatFlag() cli.Flag {
 	return &cli.StringSliceFlag{Name: "format", Aliases: []string{"o"}, EnvVars: env("format"), Usage: "`FORMAT[=FILE]`: text or json, into a file or on stdout; may be repeated"}
+}
+
+func jobsFlag() cli.Flag {
+	return &cli.IntFlag{Name: "jobs", Value: runtime.GOMAXPROCS(0), Usage: "bundles worked on at the same time"}
 }
 
 // deadline gives a command's context the limit of its --timeout.

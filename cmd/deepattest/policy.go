@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,9 +14,12 @@ import (
 
 func (p *program) policyCommand() *cli.Command {
 	return &cli.Command{
-		Name:        "policy",
-		Usage:       "write and look at policies",
-		Subcommands: []*cli.Command{p.policyLearnCommand(), p.policyShowCommand()},
+		Name:  "policy",
+		Usage: "write and look at policies",
+		Subcommands: []*cli.Command{
+			p.policyLearnCommand(), p.policyUpdateCommand(), p.policyDiffCommand(), p.policyShowCommand(),
+			p.policySignCommand(), p.policyVerifyCommand(), p.policyImportCommand(),
+		},
 	}
 }
 
@@ -34,7 +38,7 @@ func (p *program) policyLearnCommand() *cli.Command {
 			&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the policy; - is the standard output"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the verification; default: now"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence: a replay looks the same"},
-			&cli.IntFlag{Name: "jobs", Value: 4, Usage: "bundles verified at the same time"},
+			jobsFlag(),
 		},
 		Action: p.policyLearn,
 	}
@@ -56,18 +60,30 @@ func (p *program) policyLearn(c *cli.Context) error {
 		opts.Host = verify.Expect{TPM: quote.Version12, Bank: quote.SHA1}
 		opts.Guest = opts.Host
 	}
-	reports := make([]*verify.Report, c.NArg())
-	if err := p.each(c, func(i int, data []byte) (err error) {
-		reports[i], err = verify.Evidence(data, opts)
-		return err
-	}); err != nil {
+	learner := policy.NewLearner(policy.LearnOptions{Name: c.String("name")})
+	if err := p.eachReport(c, c.Args().Slice(), opts, func(i int, r *verify.Report) error { return cannot(learner.Add(i, r)) }); err != nil {
 		return err
 	}
-	text, err := policy.Learn(reports, policy.LearnOptions{Name: c.String("name")})
+	text, err := learner.Policy()
 	if err != nil {
 		return cannot(err)
 	}
 	return p.writeOutput(c.String("output"), text)
+}
+
+// eachReport verifies bundles, --jobs at a time, and hands their reports to f one
+// after the other, in no order: no more of them are held than are worked on.
+func (p *program) eachReport(c *cli.Context, paths []string, opts verify.Options, f func(i int, r *verify.Report) error) error {
+	var one sync.Mutex
+	return p.eachOf(c, paths, func(i int, data []byte) error {
+		r, err := verify.Evidence(data, opts)
+		if err != nil {
+			return err
+		}
+		one.Lock()
+		defer one.Unlock()
+		return f(i, r)
+	})
 }
 
 func (p *program) policyShowCommand() *cli.Command {
@@ -134,12 +150,18 @@ func describe(b *strings.Builder, l *policy.LayerPolicy) {
 	}
 	if r := l.SecureBoot; r != nil {
 		fmt.Fprintf(b, "  rule     Secure Boot required: %t, setup mode forbidden: %t\n", r.Required, r.ForbidSetupMode)
+		if n := len(r.Certificates); n > 0 {
+			fmt.Fprintf(b, "  rule     what is started is signed by one of %s\n", plural(n, "certificate"))
+		}
+		if r.DBXEntries > 0 || len(r.DBXContains) > 0 {
+			fmt.Fprintf(b, "  rule     dbx has %d entries at least, and %s that are named\n", r.DBXEntries, plural(len(r.DBXContains), "hash"))
+		}
 	}
 	if r := l.CommandLine; r != nil {
 		fmt.Fprintf(b, "  rule     kernel command line: %s\n", r)
 	}
 	if r := l.IMA; r != nil {
-		fmt.Fprintf(b, "  rule     IMA required: %t, %s listed\n", r.Required, plural(len(r.Digests)+len(r.Paths), "file"))
+		fmt.Fprintf(b, "  rule     IMA required: %t, %s listed\n", r.Required, plural(r.Listed(), "file"))
 	}
 	if r := l.Events; r != nil {
 		fmt.Fprintf(b, "  rule     %s required, %d denied\n", plural(len(r.Require), "event"), len(r.Deny))
@@ -153,6 +175,9 @@ func describe(b *strings.Builder, l *policy.LayerPolicy) {
 func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
+	}
+	if strings.HasSuffix(what, "h") {
+		what += "e"
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -31,7 +31,7 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "append": appendLine, "cut": cut, "world": world, "swtpm": l.swtpm, "measure": measure, "register": register,
-			"count": count, "serve": serve, "web": web, "hang": hang, "cloud": cloud, "xenlab": xenlab,
+			"count": count, "serve": serve, "web": web, "hang": hang, "cloud": cloud, "xenlab": xenlab, "keys": keys,
 		},
 		Setup: func(e *testscript.Env) error {
 			e.Values[benchKey{}] = &bench{t: e.T().(testing.TB), tpms: make(map[string]*vtpm), services: make(map[string]*service), proxies: make(map[string]*proxy)}

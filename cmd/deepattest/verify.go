@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"runtime"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -23,14 +22,14 @@ func (p *program) verifyCommand() *cli.Command {
 			"exit code is the worst of their verdicts: rejected, untrusted, inconclusive, trusted.",
 		Flags: []cli.Flag{
 			challengeFlag("the challenge that you drew, as `HEX`"),
-			policyFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
+			policyFlag(), requireSignedFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
 			vmFlag("`UUID` of the VM that you mean: evidence of another one is rejected"),
 			&cli.StringFlag{Name: "issued", Usage: "`TIME` (RFC 3339) at which the challenge was drawn, for freshness.maxAge"},
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the appraisal; default: now"},
 			&cli.StringFlag{Name: "previous", Usage: "the last trusted result of the same VM, as a `FILE` of -o json: counters that went back and another host show"},
 			&cli.BoolFlag{Name: "in-guest", Usage: "this runs inside the guest: say so in the result"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence, to look at stored bundles: never better than inconclusive"},
-			&cli.IntFlag{Name: "jobs", Value: runtime.GOMAXPROCS(0), Usage: "bundles verified at the same time"},
+			jobsFlag(),
 		},
 		Action: p.verify,
 	}
@@ -49,7 +48,7 @@ func (p *program) verify(c *cli.Context) error {
 		return err
 	}
 	opts := verify.Options{Now: p.now(), Anchors: trust.anchors, UnsafeAnyChallenge: c.Bool("unsafe-any-challenge")}
-	rules, err := loadPolicy(c, &opts.Anchors)
+	rules, signer, err := loadPolicy(c, &opts.Anchors)
 	if err != nil {
 		return err
 	}
@@ -57,6 +56,7 @@ func (p *program) verify(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	about.Signer = signer
 	if opts.Previous, err = previousResult(c.String("previous")); err != nil {
 		return err
 	}
@@ -128,14 +128,20 @@ func (p *program) appraisal(c *cli.Context, opts *verify.Options) (policy.Contex
 
 // each reads every bundle of the command line and hands it to f, --jobs at a time.
 func (p *program) each(c *cli.Context, f func(i int, data []byte) error) error {
+	return p.eachOf(c, c.Args().Slice(), f)
+}
+
+// eachOf is each for a list of files.
+func (p *program) eachOf(c *cli.Context, paths []string, f func(i int, data []byte) error) error {
 	jobs := c.Int("jobs")
 	if jobs < 1 {
 		return usagef("--jobs %d: want at least 1", jobs)
 	}
-	paths := c.Args().Slice()
 	if i := slices.Index(paths, "-"); i >= 0 && slices.Contains(paths[i+1:], "-") {
 		return usagef("- is given twice: the standard input can be read once")
 	}
+	count := p.progress(len(paths))
+	defer count.end()
 	group, ctx := errgroup.WithContext(c.Context)
 	group.SetLimit(jobs)
 	for i, path := range paths {
@@ -147,6 +153,7 @@ func (p *program) each(c *cli.Context, f func(i int, data []byte) error) error {
 			if err != nil {
 				return err
 			}
+			defer count.one()
 			return f(i, data)
 		})
 	}

@@ -50,7 +50,9 @@ func runXen(ctx context.Context, dir string, d *show) (err error) {
 	_, _ = rand.Read(challenge)       // never fails (crypto/rand)
 	at := d.Now().Add(24 * time.Hour) // the maker's certificates begin with the demonstration
 	d.Note("attesting a guest by the deep quote of its vTPM, then forging others")
-	s, err := lab.Scenario(ctx, spare, challenge, at)
+	s, err := lab.Scenario(ctx, spare, challenge, at, func(r *verify.Report) ([]byte, error) {
+		return policy.Learn([]*verify.Report{r}, policy.LearnOptions{Name: "xen-guest"})
+	})
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,11 @@ func runXen(ctx context.Context, dir string, d *show) (err error) {
 		if err != nil {
 			return err
 		}
-		t.add(attack{name: name, how: a.How, want: a.Want, catch: a.Check}, r)
+		played := attack{name: name, how: a.How, catch: a.Check}
+		if err := played.want.UnmarshalText([]byte(a.Want)); err != nil {
+			return err
+		}
+		t.add(played, r)
 	}
 	return errors.Join(t.end(), d.keep.err)
 }

@@ -22,6 +22,9 @@ const cut = ".."
 // and zero-width characters; look-alikes from other scripts; broken UTF-8)
 // becomes a visible escape. The outcome has at most limit characters.
 func clean(s string, limit int) string {
+	if len(s) <= limit && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return s // nearly always
+	}
 	var b strings.Builder
 	whole := 0 // length of the last prefix that leaves room for the cut
 	for i := 0; i < len(s); {

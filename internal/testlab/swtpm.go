@@ -36,6 +36,10 @@ type SWTPMOptions struct {
 	CA    *LocalCA // issues a new TPM's certificates; nil makes a TPM without any
 	Tool  string   // issues them in the place of a CA: a program with swtpm_localca's command line
 
+	// Certificates is a folder that gets a new TPM's EK certificates as files, the
+	// way a hypervisor registers them.
+	Certificates string
+
 	// V12 makes a TPM 1.2 with an owner, whose secret is SHA-1 of Owner, as is that
 	// of the SRK. It has no Banks and no VMID, and listens on a unix socket.
 	V12   bool
@@ -90,7 +94,7 @@ func StartSWTPM(ctx context.Context, dir string, opts SWTPMOptions) (*SWTPM, err
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	if err := setupSWTPM(ctx, dir, opts); err != nil {
+	if err := SetupSWTPM(ctx, dir, opts); err != nil {
 		return nil, err
 	}
 	s := &SWTPM{Dir: dir, exited: make(chan struct{}), log: new(bytes.Buffer)}
@@ -225,8 +229,9 @@ func (s *SWTPM) removeSocket() error {
 	return os.RemoveAll(s.socket)
 }
 
-// setupSWTPM makes a new TPM in dir; swtpm_setup leaves one that is there alone.
-func setupSWTPM(ctx context.Context, dir string, opts SWTPMOptions) error {
+// SetupSWTPM makes a new TPM in dir, which must exist, and starts nothing; a TPM that
+// is there already is left alone.
+func SetupSWTPM(ctx context.Context, dir string, opts SWTPMOptions) error {
 	banks := opts.Banks
 	if banks == "" {
 		banks = "sha1,sha256,sha384"
@@ -260,6 +265,9 @@ func setupSWTPM(ctx context.Context, dir string, opts SWTPMOptions) error {
 				return fmt.Errorf("VM %q: want NAME:UUID with letters, digits, dots and dashes in the name", opts.VMID)
 			}
 			args = append(args, "--vmid", opts.VMID)
+		}
+		if opts.Certificates != "" {
+			args = append(args, "--write-ek-cert-files", opts.Certificates)
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, setupLimit)

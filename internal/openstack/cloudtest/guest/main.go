@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"github.com/go-json-experiment/json"
 	"io"
 	"net"
 	"net/http"

@@ -1,0 +1,85 @@
+package report
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// maxEntries is how many entries of one rule DiffText lists; allow-lists of files
+// are long.
+const maxEntries = 20
+
+// DiffText writes how two policies differ for a review, in ASCII: one line for
+// each entry that is new or gone, whether more or less is accepted with it, and
+// under a PCR value what was measured otherwise.
+func DiffText(w io.Writer, d *policy.Difference, o TextOptions) error {
+	t := &text{o: o, width: max(o.Width, 60)}
+	if o.Width == 0 {
+		t.width = 100
+	}
+	fmt.Fprintf(&t.b, "--- %s\n+++ %s\n", policyName(d.From), policyName(d.To))
+	if len(d.Changes) == 0 {
+		t.b.WriteString("the two rule the same\n")
+	}
+	var layer verify.Layer
+	rule, listed := "", 0
+	for i, c := range d.Changes {
+		if c.Layer != layer {
+			layer = c.Layer
+			fmt.Fprintf(&t.b, "%s\n", clean(string(layer), maxName))
+		}
+		if key := string(c.Layer) + c.Rule; key != rule {
+			rule, listed = key, 0
+			fmt.Fprintf(&t.b, "  %s\n", clean(c.Rule, maxValue))
+		}
+		if listed++; listed <= maxEntries {
+			t.ruleChange(c)
+		}
+		last := i+1 == len(d.Changes) || string(d.Changes[i+1].Layer)+d.Changes[i+1].Rule != rule
+		if more := listed - maxEntries; last && more > 0 {
+			fmt.Fprintf(&t.b, "    and %d more\n", more)
+		}
+	}
+	return write(w, []byte(t.b.String()))
+}
+
+func policyName(p policy.PolicyRef) string {
+	if len(p.Digest) == 0 {
+		return "no policy"
+	}
+	return fmt.Sprintf("policy %s (sha256:%s)", clean(p.Name, maxName), short(p.Digest.String()))
+}
+
+func (t *text) ruleChange(c policy.RuleChange) {
+	tail := ""
+	if c.Note != "" {
+		tail = "  " + clean(c.Note, maxValue)
+	}
+	switch c.Effect {
+	case policy.Looser:
+		tail += "   " + t.paint(yellow, "accepts more")
+	case policy.Stricter:
+		tail += "   accepts less"
+	}
+	switch {
+	case c.Removed != "" && c.Added != "":
+		fmt.Fprintf(&t.b, "    %s -> %s%s\n", clean(c.Removed, maxValue), clean(c.Added, maxValue), tail)
+	case c.Removed != "":
+		fmt.Fprintf(&t.b, "    %s %s%s\n", t.paint(red, "-"), clean(c.Removed, maxValue), tail)
+	default:
+		fmt.Fprintf(&t.b, "    %s %s%s\n", t.paint(green, "+"), clean(c.Added, maxValue), tail)
+	}
+	for _, part := range c.Components {
+		was, is := "nothing", "nothing"
+		if part.From != nil {
+			was = state(part.From, part)
+		}
+		if part.To != nil {
+			is = state(part.To, part)
+		}
+		t.para("        ", "          ", fmt.Sprintf("%s: %s -> %s", clean(part.Component, maxValue), was, is))
+	}
+}

@@ -1,0 +1,128 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// diffPolicy is a policy with text for the guest and elsewhere.
+func diffPolicy(t *testing.T, guest string, rest ...string) *Policy {
+	t.Helper()
+	text := "apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: p}\n" + strings.Join(rest, "\n") + "\n"
+	if guest != "" {
+		text += "guest:\n  secureBoot: {forbidSetupMode: true}\n" + guest
+	} else {
+		text += "guest: {secureBoot: {forbidSetupMode: true}}\n"
+	}
+	text = strings.ReplaceAll(text, "$A", strings.Repeat("a", 64))
+	text = strings.ReplaceAll(text, "$B", strings.Repeat("b", 64))
+	text = strings.ReplaceAll(text, "$C", strings.Repeat("c", 64))
+	p, err := Parse([]byte(text))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	return p
+}
+
+func TestDiffTellsLooserFromStricter(t *testing.T) {
+	for _, tt := range []struct {
+		name       string
+		a, b       string // of the guest
+		restA      string
+		restB      string
+		want       string // rule -removed +added effect, of a to b
+		backwards  string // effect of b to a
+		otherwards bool
+	}{
+		{name: "the same", a: "  pcrs: {4: $A}\n", b: "  pcrs: {4: [$A]}\n"},
+		{name: "a value more", a: "  pcrs: {4: $A}\n", b: "  pcrs: {4: [$A, $B]}\n", want: "guest pcrs.4 -(none) +$B looser", backwards: Stricter},
+		{name: "a PCR more", a: "  pcrs: {4: $A}\n", b: "  pcrs: {4: $A, 7: $B}\n", want: "guest pcrs.7 -(none) +$B stricter", backwards: Looser},
+		{name: "first PCR", b: "  pcrs: {4: $A}\n", want: "guest pcrs.4 -(none) +$A stricter", backwards: Looser},
+		{name: "deny", a: "  cmdline: {deny: [\"init=\"]}\n", b: "  cmdline: {deny: [\"init=\", \"ima=off\"]}\n", want: "guest cmdline.deny -(none) +ima=off stricter", backwards: Looser},
+		{name: "allow", a: "  cmdline: {allow: [\"a\"]}\n", b: "  cmdline: {allow: [\"a\", \"b\"]}\n", want: "guest cmdline.allow -(none) +b looser", backwards: Stricter},
+		{name: "files", a: "  ima: {allow: {/a: $A}}\n", b: "  ima: {allow: {/a: $A, /b: $B}}\n", want: "guest ima.allow -(none) +/b $B looser", backwards: Stricter},
+		{name: "firmware", a: "  tpm: {denyFirmware: [\"IFX <7\"]}\n", b: "  tpm: {denyFirmware: [\"IFX <7\", \"STM\"]}\n", want: "guest tpm.denyFirmware -(none) +STM stricter", backwards: Looser},
+		{name: "profile", a: "  profiles: [{name: x, pcrs: {4: $A}}]\n", b: "  profiles: [{name: x, pcrs: {4: $A}}, {name: y, pcrs: {4: $B}}]\n",
+			want: "guest profiles -(none) +y: PCR 4 $B looser", backwards: Stricter},
+		{name: "events", a: "  events: {require: [{pcr: 4, sha256: $A}]}\n", b: "  events: {require: [{pcr: 4, sha256: $A}], deny: [{pcr: 4, sha256: $B}]}\n",
+			want: "guest events.deny -(none) +PCR 4 $B stricter", backwards: Looser},
+		{name: "link", restA: "trust: {link: {minimum: host-vouched}}", restB: "trust: {link: {minimum: nonce-only}}", want: "trust.link.minimum -host-vouched +nonce-only looser", backwards: Stricter},
+		{name: "hosts", restA: "", restB: "trust: {hosts: any-with-known-maker}", want: "trust.hosts -enrolled +any-with-known-maker looser", backwards: Stricter},
+		{name: "roots", restA: "trust: {roots: [a.pem]}", restB: "trust: {roots: [a.pem, b.pem]}", want: "trust.roots -(none) +b.pem looser", backwards: Stricter},
+		{name: "binding", restA: "trust: {guests: {accept: [vouched]}}", restB: "", want: "trust.guests.accept -(none) +pinned looser", backwards: Stricter},
+		{name: "age", restA: "freshness: {maxAge: 5m}", restB: "freshness: {maxAge: 10m}", want: "freshness.maxAge -5m0s +10m0s looser", backwards: Stricter},
+		{name: "no age", restA: "freshness: {maxAge: 5m}", restB: "", want: "freshness.maxAge -5m0s +any looser", backwards: Stricter},
+		{name: "warnings", restA: "", restB: "warnOnly: [policy.guest.secure-boot]", want: "warnOnly -(none) +policy.guest.secure-boot looser", backwards: Stricter},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			a, b := diffPolicy(t, tt.a, tt.restA), diffPolicy(t, tt.b, tt.restB)
+			show := func(d *Difference) string {
+				var lines []string
+				for _, c := range d.Changes {
+					or := func(s string) string {
+						if s == "" {
+							return "(none)"
+						}
+						return s
+					}
+					lines = append(lines, strings.TrimSpace(fmt.Sprintf("%s %s -%s +%s %s", c.Layer, c.Rule, or(c.Removed), or(c.Added), c.Effect)))
+				}
+				return strings.Join(lines, "\n")
+			}
+			want := tt.want
+			for _, digit := range []string{"A", "B"} {
+				want = strings.ReplaceAll(want, "$"+digit, strings.Repeat(strings.ToLower(digit), 64))
+			}
+			d := Diff(a, b)
+			if got := show(d); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+			for _, c := range Diff(b, a).Changes {
+				if c.Effect != tt.backwards {
+					t.Errorf("backwards: %+v, want %s", c, tt.backwards)
+				}
+			}
+		})
+	}
+}
+
+func TestDiffNamesComponents(t *testing.T) {
+	a, b := policyOf(t, "uki-sb"), policyOf(t, "uki-sb.tamper-cmdline")
+	b.Guest.PCRs[11][0].Note = "another line"
+	d := Diff(a, b)
+	seen := 0
+	for _, c := range d.Changes {
+		if c.Layer == verify.Guest && c.PCR != nil && *c.PCR == 11 && c.Added != "" {
+			seen++
+			if c.Note != "another line" || len(c.Components) != 1 || c.Components[0].Component != "UKI section .cmdline" {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	if seen != 1 {
+		t.Errorf("%+v", d.Changes)
+	}
+	if out, err := d.Encode(); err != nil || !strings.Contains(string(out), `"pcr": 11`) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestDiffOfNothing(t *testing.T) {
+	p := policyOf(t, "uki-sb")
+	if d := Diff(p, p); len(d.Changes) != 0 {
+		t.Errorf("%+v", d.Changes)
+	}
+	if d := Diff(nil, p); len(d.Changes) == 0 || d.From.Name != "none" {
+		t.Errorf("%+v", d)
+	}
+	d := Diff(p, &Policy{Name: "web-tier", Host: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{4: {{Digest: make(quote.Hex, 32)}}}}})
+	for _, c := range d.Changes {
+		if c.Layer == verify.Guest && strings.HasPrefix(c.Rule, "pcrs.") && c.Effect != Looser {
+			t.Errorf("a section gone: %+v", c)
+		}
+	}
+}

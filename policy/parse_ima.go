@@ -1,0 +1,195 @@
+package policy
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"gopkg.in/yaml.v3"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+func (l *LayerPolicy) readIMA(v value) {
+	if !v.given() {
+		return
+	}
+	const example = "ima: {required: true, allow: {/usr/bin/true: [64 hexadecimal digits]}}"
+	m := v.mapping(example, "required", "allow")
+	r := &IMARule{Required: m.get("required").boolean(true)}
+	switch allow := m.get("allow"); {
+	case allow.given() && allow.node.Kind == yaml.ScalarNode:
+		r.readFile(allow)
+	case isMapping(allow):
+		r.Paths = make(map[string][]quote.Hex)
+		for _, path := range allow.members(example) {
+			items := []value{path.value}
+			if isList(path.value) {
+				items = path.value.list("[64 hexadecimal digits]")
+			}
+			r.Paths[path.name] = readFileDigests(items)
+		}
+	default:
+		r.Digests = readFileDigests(allow.list("allow: [64 hexadecimal digits]"))
+	}
+	if isMapping(v) && !r.Required && r.Listed() == 0 {
+		v.fail(example, "rules nothing: leave it out")
+	}
+	l.IMA = r
+}
+
+// readFileDigests reads digests of files, whose length tells the hash.
+func readFileDigests(items []value) []quote.Hex {
+	var list []quote.Hex
+	for _, item := range items {
+		const example = "64 hexadecimal digits"
+		d := item.hex(example)
+		switch len(d) {
+		case 0:
+			continue
+		case quote.SHA256.Size(), quote.SHA384.Size(), quote.SHA512.Size():
+		case quote.SHA1.Size():
+			item.fail(example, "a SHA-1 digest: files with the same one can be made; boot with ima_hash=sha256")
+		default:
+			item.fail(example, "a digest of %d bytes: want one of SHA-256, SHA-384 or SHA-512", len(d))
+		}
+		list = append(list, d)
+	}
+	return list
+}
+
+// readFile reads an allow-list beside the policy, FILE@sha256:DIGEST: what a
+// signature of the policy covers is what counts.
+func (r *IMARule) readFile(v value) {
+	const example = "files/ima.json@sha256:64 hexadecimal digits"
+	text := v.text(example)
+	if text == "" {
+		return
+	}
+	name, pinned, _ := strings.Cut(text, "@")
+	var want quote.Hex
+	digits, ok := strings.CutPrefix(pinned, "sha256:")
+	if !ok || name == "" || want.UnmarshalText([]byte(digits)) != nil || len(want) != sha256.Size {
+		v.fail(example, "%q: want the name of a file beside the policy, with its digest", clip(text))
+		return
+	}
+	if v.doc.load == nil {
+		v.fail("", "names the file %s, and nothing here reads files: write the list into the policy", clip(name))
+		return
+	}
+	data, err := v.doc.load(name)
+	if err != nil {
+		v.fail("", "file %s: %v", clip(name), err)
+		return
+	}
+	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], want) {
+		v.fail(fmt.Sprintf("%s@sha256:%x", name, sum), "file %s is not the one that the policy names", clip(name))
+		return
+	}
+	if err := r.readAllowList(data); err != nil {
+		v.fail("", "file %s: %v", clip(name), err)
+	}
+}
+
+// readAllowList reads a Keylime runtime policy (JSON), or the lines of sha256sum.
+func (r *IMARule) readAllowList(data []byte) error {
+	r.Paths = make(map[string][]quote.Hex)
+	if trimmed := bytes.TrimSpace(data); len(trimmed) > 0 && trimmed[0] == '{' {
+		return r.readKeylime(data)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for n := 1; lines.Scan(); n++ {
+		line := lines.Text()
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		digits, path, ok := strings.Cut(line, " ")
+		if ok {
+			path = path[min(1, len(path)):] // a space, or * for binary
+		}
+		if path == "" {
+			return fmt.Errorf("line %d: want DIGEST and PATH, as sha256sum writes them", n)
+		}
+		if err := r.accept(path, digits); err != nil {
+			return fmt.Errorf("line %d: %w", n, err)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return err
+	}
+	if len(r.Paths) == 0 {
+		return errors.New("is empty: it would accept any file")
+	}
+	return nil
+}
+
+// accept adds a digest of a file.
+func (r *IMARule) accept(path, digits string) error {
+	var d quote.Hex
+	if err := d.UnmarshalText([]byte(digits)); err != nil {
+		return fmt.Errorf("digest of %s: %w", clip(path), err)
+	}
+	switch len(d) {
+	case quote.SHA256.Size(), quote.SHA384.Size(), quote.SHA512.Size():
+		r.Paths[path] = append(r.Paths[path], d)
+		return nil
+	case quote.SHA1.Size():
+		return fmt.Errorf("digest of %s: SHA-1: files with the same one can be made; boot with ima_hash=sha256", clip(path))
+	}
+	return fmt.Errorf("digest of %s: %d bytes: want one of SHA-256, SHA-384 or SHA-512", clip(path), len(d))
+}
+
+// runtimePolicy is Keylime's (keylime, ima/ima.py, RuntimePolicyType).
+type runtimePolicy struct {
+	Digests  map[string][]string       `json:"digests"`
+	Excludes []string                  `json:"excludes"`
+	Keyrings map[string]jsontext.Value `json:"keyrings"`
+	Buffers  map[string]jsontext.Value `json:"ima-buf"`
+	Keys     string                    `json:"verification-keys"`
+	IMA      struct {
+		DeviceMapper jsontext.Value `json:"dm_policy"`
+	} `json:"ima"`
+}
+
+// readKeylime reads a runtime policy. What it asks beyond files is an error: it
+// would not be checked.
+func (r *IMARule) readKeylime(data []byte) error {
+	var p runtimePolicy
+	if err := json.Unmarshal(data, &p); err != nil {
+		return fmt.Errorf("want a Keylime runtime policy: %w", err)
+	}
+	for what, asked := range map[string]bool{
+		"keyrings": len(p.Keyrings) > 0, "ima-buf": len(p.Buffers) > 0, "verification-keys": p.Keys != "",
+		"ima.dm_policy": len(p.IMA.DeviceMapper) > 0 && p.IMA.DeviceMapper.Kind() != 'n',
+	} {
+		if asked {
+			return fmt.Errorf("%s of a Keylime runtime policy is not checked here: take it out", what)
+		}
+	}
+	if len(p.Digests) == 0 {
+		return errors.New("has no digests: it would accept any file")
+	}
+	for _, path := range slices.Sorted(maps.Keys(p.Digests)) {
+		for _, digits := range p.Digests[path] {
+			if err := r.accept(path, digits); err != nil {
+				return err
+			}
+		}
+	}
+	for i, text := range p.Excludes {
+		expression, err := regexp.Compile("^(?:" + text + ")") // Python's re.match
+		if err != nil {
+			return fmt.Errorf("excludes[%d]: %w", i, err)
+		}
+		r.Excludes = append(r.Excludes, expression)
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package policy
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// sbatLevel is the variable that shim measures beside certificates: the revocation
+// level that it applies (shim, SBAT.md).
+const sbatLevel = "SbatLevel"
+
+// signers compares what the firmware and shim verified images with to the
+// certificates that the policy accepts (PFP 3.3.4.8, EV_EFI_VARIABLE_AUTHORITY).
+func (s *section) signers(state *quote.SecureBootState, rule *SecureBootRule) (outcome, bool) {
+	if len(rule.Certificates) == 0 {
+		return outcome{}, false
+	}
+	want := fmt.Sprintf("one of %d certificates", len(rule.Certificates))
+	if !state.Enabled {
+		return fail("Secure Boot is off, so nothing was verified with a certificate").evidence("SecureBoot 0", want, "PCR 7"), true
+	}
+	verified := 0
+	for _, a := range state.Authorities {
+		where := fmt.Sprintf("PCR 7, event %d", a.Event)
+		switch {
+		case a.Certificate == nil && a.Variable == sbatLevel:
+		case a.Certificate == nil:
+			return fail("something was started that no certificate vouches for").evidence(a.Variable, want, where), true
+		case !slices.ContainsFunc(rule.Certificates, func(h quote.Hex) bool { return bytes.Equal(h, a.Certificate.SHA256) }):
+			return fail("something was started that is signed by a certificate which the policy does not accept").
+				evidence(a.Certificate.Subject()+" sha256:"+a.Certificate.SHA256.String(), want, where), true
+		default:
+			verified++
+		}
+	}
+	if len(state.Unproven) > 0 {
+		return unknown("the log does not say what was measured, which may be a certificate").evidence("", want, fmt.Sprintf("PCR 7, event %d", state.Unproven[0])), true
+	}
+	if verified == 0 {
+		return unknown("the log names no certificate that anything was verified with").evidence("", want, "PCR 7"), true
+	}
+	return outcome{}, false
+}
+
+// revocations compares dbx with what it must hold at least.
+func revocations(state *quote.SecureBootState, rule *SecureBootRule) (outcome, bool) {
+	dbx := &state.DBX
+	if rule.DBXEntries == 0 && len(rule.DBXContains) == 0 {
+		return outcome{}, false
+	}
+	where := fmt.Sprintf("PCR 7, event %d (dbx)", dbx.Event)
+	if !dbx.Found {
+		return unknown("the log holds no dbx").evidence("", "a dbx", "PCR 7"), true
+	}
+	if n := dbx.Hashes + dbx.Other + len(dbx.Certificates); n < rule.DBXEntries {
+		return fail("dbx is older than the policy accepts").evidence(fmt.Sprintf("%d entries", n), fmt.Sprintf("at least %d", rule.DBXEntries), where), true
+	}
+	for _, h := range rule.DBXContains {
+		if !dbx.HasImage(h) {
+			return fail("dbx lacks a revocation that the policy wants").evidence("no entry", h.String(), where), true
+		}
+	}
+	return outcome{}, false
+}

@@ -1,0 +1,285 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
+)
+
+// Roles of what a Replacement replaces. Any other role is the name of a component,
+// as the policy has it.
+const (
+	RoleUKI         = "uki"     // unified kernel image
+	RoleShim        = "shim"    // the first image that the firmware starts
+	RoleGRUB        = "grub"    //
+	RoleKernel      = "kernel"  // that GRUB or the firmware starts
+	RoleInitrd      = "initrd"  // beside that kernel
+	RoleCommandLine = "cmdline" // of that kernel
+	RoleText        = "text"    // OLD=NEW in what GRUB runs, such as the version in file names
+	RolePK          = "PK"      // Secure Boot variables: EFI_SIGNATURE_LISTs
+	RoleKEK         = "KEK"
+	RoleDB          = "db"
+	RoleDBX         = "dbx"
+)
+
+// Replacement is a coming change of one thing that a layer measures.
+type Replacement struct {
+	Role string
+	Name string      // for people: the file's name
+	Data io.ReaderAt // the new file; nil for RoleCommandLine and RoleText
+	Size int64       // of Data, bytes
+	Text string      // for RoleCommandLine and RoleText
+}
+
+// Prediction is what the PCRs will hold after replacements.
+type Prediction struct {
+	Values map[int][]Value // new values only, with their components
+	Notes  []string        // what could not be predicted, and what the values rest on
+}
+
+// Predict computes, from the components that the policy keeps of a layer's values,
+// the values after all replacements were made at once: each value with a component
+// that is replaced gives one. An error names the replacement that cannot be read
+// or that replaces nothing.
+func (p *Policy) Predict(layer verify.Layer, replacements []Replacement) (*Prediction, error) {
+	rules := p.layer(layer)
+	if rules == nil {
+		return nil, fmt.Errorf("the policy has no %s section: learn one first", layer)
+	}
+	s := &stager{rules: rules, alg: rules.Bank, Prediction: Prediction{Values: make(map[int][]Value)}}
+	var edits []edit
+	var names []string
+	for _, r := range replacements {
+		e, err := s.edit(r)
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", r.Role, r.Name+r.Text, err)
+		}
+		edits = append(edits, e)
+		names = append(names, strings.TrimSpace(r.Role+" "+r.Name+r.Text))
+	}
+	used := make([]bool, len(edits))
+	for _, n := range slices.Sorted(maps.Keys(rules.PCRs)) {
+		for _, v := range rules.PCRs[n] {
+			s.stage(n, v, edits, used, "staged: "+strings.Join(names, ", "))
+		}
+	}
+	for i, r := range replacements {
+		if !used[i] {
+			return nil, fmt.Errorf("%s: no component of the policy's %s is replaced by it: %s", names[i], layer, s.hint(r))
+		}
+	}
+	for _, profile := range rules.Profiles {
+		s.note("profile %q keeps no components, so nothing is predicted for it: stage from the evidence of a machine that runs the change", profile.Name)
+	}
+	return &s.Prediction, nil
+}
+
+// stager is the working state of one prediction.
+type stager struct {
+	rules *LayerPolicy
+	alg   quote.Alg
+	Prediction
+}
+
+// edit changes the components of a PCR in place and reports what it did.
+type edit func(pcr int, list []ComponentValue) ([]ComponentValue, touch)
+
+// touch is what an edit did to the components of a PCR.
+type touch int
+
+const (
+	aside      touch = iota // not about any of them
+	replaced                //
+	unforeseen              // about them, and what they become is not known: the PCR is not predicted
+)
+
+func (s *stager) note(format string, args ...any) {
+	if text := fmt.Sprintf(format, args...); !slices.Contains(s.Notes, text) {
+		s.Notes = append(s.Notes, text)
+	}
+}
+
+// stage predicts what one value becomes.
+func (s *stager) stage(pcr int, v Value, edits []edit, used []bool, note string) {
+	list, most := slices.Clone(v.Components), aside
+	for i, e := range edits {
+		var did touch
+		list, did = e(pcr, list)
+		used[i] = used[i] || did != aside
+		most = max(most, did)
+	}
+	if most != replaced {
+		return
+	}
+	start, ok := s.start(pcr, v)
+	if !ok {
+		s.note("PCR %d: the components beside the value %.12s.. do not give it, so nothing is predicted from it", pcr, v.Digest)
+		return
+	}
+	next := Value{Note: clipTo(note, maxText-8), Components: list}
+	var err error
+	if next.Digest, err = quote.ExtendAll(s.alg, start, digests(list)); err != nil {
+		s.note("PCR %d: %v", pcr, err)
+		return
+	}
+	same := func(o Value) bool { return bytes.Equal(o.Digest, next.Digest) }
+	if !slices.ContainsFunc(s.rules.PCRs[pcr], same) && !slices.ContainsFunc(s.Values[pcr], same) {
+		s.Values[pcr] = append(s.Values[pcr], next)
+	}
+}
+
+// start finds the value that a PCR began with, which gives v with its components:
+// zeros, and in PCR 0 the locality of TPM2_Startup in the last byte (PFP 10.4.5.3).
+func (s *stager) start(pcr int, v Value) (quote.Hex, bool) {
+	for _, locality := range []byte{0, 3, 4} {
+		start := make(quote.Hex, s.alg.Size())
+		start[len(start)-1] = locality
+		if got, err := quote.ExtendAll(s.alg, start, digests(v.Components)); err == nil && bytes.Equal(got, v.Digest) {
+			return start, true
+		}
+		if pcr != 0 {
+			break
+		}
+	}
+	return nil, false
+}
+
+func digests(list []ComponentValue) []quote.Hex {
+	out := make([]quote.Hex, len(list))
+	for i, c := range list {
+		out[i] = c.Digest
+	}
+	return out
+}
+
+// components are those of all values of a PCR.
+func (s *stager) components(pcr int) (list []ComponentValue) {
+	for _, v := range s.rules.PCRs[pcr] {
+		list = append(list, v.Components...)
+	}
+	return list
+}
+
+// hint says what a replacement that found nothing could have meant.
+func (s *stager) hint(r Replacement) string {
+	names := make(map[string]bool)
+	for n := range s.rules.PCRs {
+		for _, c := range s.components(n) {
+			if k := kindWord(c.Name); k == "image" || k == "file" || k == "initrd" || r.Role == RoleText && k == "GRUB" {
+				names[c.Name] = true
+			}
+		}
+	}
+	if len(names) == 0 {
+		return "the policy keeps no components that a file could replace; `deepattest policy learn` writes a policy with them"
+	}
+	list := slices.Sorted(maps.Keys(names))
+	return "name one of them instead of a role: " + strings.Join(list[:min(len(list), 8)], "; ")
+}
+
+// edit prepares a replacement: it reads the new file once.
+func (s *stager) edit(r Replacement) (edit, error) {
+	switch r.Role {
+	case RoleUKI:
+		return s.uki(r)
+	case RoleShim, RoleGRUB:
+		return s.loader(r)
+	case RoleKernel:
+		return s.kernel(r)
+	case RoleInitrd:
+		return s.initrd(r)
+	case RoleCommandLine:
+		return s.commandLine(r)
+	case RoleText:
+		return s.text(r)
+	case RolePK, RoleKEK, RoleDB, RoleDBX:
+		return s.variable(r)
+	}
+	return s.named(r)
+}
+
+func (r Replacement) image() (*quote.Image, error) { return quote.ParseImage(r.Data, r.Size) }
+
+func (s *stager) authenticode(r Replacement) (quote.Hex, error) {
+	i, err := r.image()
+	if err != nil {
+		return nil, err
+	}
+	return i.Authenticode(s.alg)
+}
+
+// replace returns an edit that gives the components of a PCR which pick chooses a
+// new digest.
+func replace(pcr int, digest quote.Hex, pick func(c ComponentValue) bool) edit {
+	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+		did := aside
+		for i := range list {
+			if n == pcr && pick(list[i]) {
+				list[i].Digest, did = digest, replaced
+			}
+		}
+		return list, did
+	}
+}
+
+// all makes one edit of several.
+func all(edits ...edit) edit {
+	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+		most := aside
+		for _, e := range edits {
+			var did touch
+			list, did = e(n, list)
+			most = max(most, did)
+		}
+		return list, most
+	}
+}
+
+// named replaces every component of a name: images by their Authenticode digest,
+// anything else by the digest of the file.
+func (s *stager) named(r Replacement) (edit, error) {
+	var digest quote.Hex
+	var err error
+	if kindWord(r.Role) == "image" || kindWord(r.Role) == "driver" {
+		digest, err = s.authenticode(r)
+	} else {
+		digest, err = quote.FileDigest(r.Data, r.Size, s.alg)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func(_ int, list []ComponentValue) ([]ComponentValue, touch) {
+		did := aside
+		for i := range list {
+			if list[i].Name == r.Role {
+				list[i].Digest, did = digest, replaced
+			}
+		}
+		return list, did
+	}, nil
+}
+
+// variable replaces a Secure Boot variable.
+func (s *stager) variable(r Replacement) (edit, error) {
+	const most = 1 << 20 // real ones have some tens of KiB
+	if r.Size > most {
+		return nil, fmt.Errorf("%d bytes, at most %d", r.Size, most)
+	}
+	data := make([]byte, r.Size)
+	if _, err := r.Data.ReadAt(data, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	digest, _, err := quote.SignatureDatabaseDigest(r.Role, data, s.alg)
+	if err != nil {
+		return nil, err
+	}
+	s.note("PCR 7: what is started stays signed by the same certificates, and db entries keep their owner")
+	return replace(7, digest, func(c ComponentValue) bool { return c.Name == "Secure Boot variable "+r.Role }), nil
+}

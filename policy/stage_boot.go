@@ -1,0 +1,207 @@
+package policy
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/deepattest/deepattest/quote"
+)
+
+// Names that package quote gives components, by which replacements find them.
+const (
+	namePrefixSection = "UKI section "
+	nameSectionName   = " (name)"
+	nameGRUBCommand   = "GRUB command: "
+	nameGRUBLine      = "kernel command line: "
+	nameLoadOptions   = "kernel command line"
+	nameInitrd        = "initrd"
+	nameInnerKernel   = "image kernel of a unified kernel image"
+	nameFromMemory    = "image from memory"
+)
+
+// bootImages returns the places of what firmware or a boot loader started from a
+// file.
+func bootImages(list []ComponentValue) (at []int) {
+	for i, c := range list {
+		if strings.HasPrefix(c.Name, "image ") && strings.HasSuffix(strings.ToLower(c.Name), ".efi") {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// loader replaces shim, which the firmware starts first, or GRUB.
+func (s *stager) loader(r Replacement) (edit, error) {
+	digest, err := s.authenticode(r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Role == RoleShim {
+		s.note("PCR 7 and PCR 14: a new shim may raise SbatLevel and bring other lists of keys; that is not predicted")
+	} else {
+		s.note("PCR 8 and PCR 9: another GRUB may run and read other things before grub.cfg; that is not predicted")
+	}
+	s.signerStays()
+	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+		images := bootImages(list)
+		if n != 4 || len(images) < 2 { // one alone is no chain of shim and GRUB
+			return list, aside
+		}
+		at := images[0]
+		if r.Role == RoleGRUB {
+			at = images[1]
+			for _, i := range images {
+				if strings.Contains(strings.ToLower(list[i].Name), "grub") {
+					at = i
+				}
+			}
+		}
+		list[at].Digest = digest
+		return list, replaced
+	}, nil
+}
+
+func (s *stager) signerStays() {
+	s.note("PCR 7: the new file is signed by the same certificate as the old one; else the authority there changes")
+}
+
+// kernel replaces a kernel that GRUB or the firmware loads from a file.
+func (s *stager) kernel(r Replacement) (edit, error) {
+	digest, err := s.authenticode(r)
+	if err != nil {
+		return nil, err
+	}
+	file, err := quote.FileDigest(r.Data, r.Size, s.alg)
+	if err != nil {
+		return nil, err
+	}
+	s.signerStays()
+	return all(
+		replace(4, digest, func(c ComponentValue) bool {
+			return strings.HasPrefix(c.Name, nameFromMemory) || strings.HasPrefix(c.Name, "image ") && looksLikeKernel(c.Name)
+		}),
+		replace(9, file, func(c ComponentValue) bool {
+			path, ok := strings.CutPrefix(c.Name, "file ")
+			return ok && (s.grubNames(path, "linux") || looksLikeKernel(path))
+		}),
+	), nil
+}
+
+func looksLikeKernel(name string) bool {
+	name = strings.ToLower(name[strings.LastIndexAny(name, `/\ `)+1:])
+	return strings.HasPrefix(name, "vmlinuz") || strings.HasPrefix(name, "bzimage") || name == "kernel" || name == "linux"
+}
+
+func looksLikeInitrd(path string) bool {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	return strings.HasPrefix(name, "initrd") || strings.HasPrefix(name, "initramfs")
+}
+
+// grubNames reports whether a GRUB command loads a file.
+func (s *stager) grubNames(path, command string) bool {
+	for _, c := range s.components(8) {
+		words := strings.Fields(strings.TrimPrefix(c.Name, nameGRUBCommand))
+		if strings.HasPrefix(c.Name, nameGRUBCommand) && len(words) > 1 && strings.HasPrefix(words[0], command) &&
+			slices.Contains(words[1:], path) {
+			return true
+		}
+	}
+	return false
+}
+
+// initrd replaces the only initrd that GRUB or the firmware loads.
+func (s *stager) initrd(r Replacement) (edit, error) {
+	digest, err := quote.FileDigest(r.Data, r.Size, s.alg)
+	if err != nil {
+		return nil, err
+	}
+	pick := func(c ComponentValue) bool {
+		path, ok := strings.CutPrefix(c.Name, "file ")
+		return c.Name == nameInitrd || ok && (s.grubNames(path, "initrd") || looksLikeInitrd(path))
+	}
+	several := make(map[string]bool)
+	for _, c := range s.components(9) {
+		if pick(c) {
+			several[c.Name] = true
+		}
+	}
+	delete(several, nameInitrd) // the kernel's own measurement of the same file
+	if len(several) > 1 {
+		return nil, fmt.Errorf("the policy knows %d files that are an initrd: give the component's name instead", len(several))
+	}
+	return replace(9, digest, pick), nil
+}
+
+// commandLine replaces the kernel command line of a boot entry, whole.
+func (s *stager) commandLine(r Replacement) (edit, error) {
+	stub, err := quote.LoadOptionsDigest(r.Text, s.alg)
+	if err != nil {
+		return nil, err
+	}
+	grub := func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+		did := aside
+		for i := range list {
+			if n != 8 {
+				continue
+			}
+			for _, prefix := range []string{nameGRUBCommand + "linux ", nameGRUBCommand + "linuxefi ", nameGRUBLine} {
+				rest, ok := strings.CutPrefix(list[i].Name, prefix)
+				if path, _, words := strings.Cut(rest, " "); ok && words {
+					did = max(did, s.rewrite(&list[i], prefix+path+" "+r.Text))
+				}
+			}
+		}
+		return list, did
+	}
+	return all(grub, replace(9, stub, func(c ComponentValue) bool {
+		if c.Name == nameLoadOptions {
+			s.note("PCR 9: the boot loader hands the kernel this command line and nothing more")
+		}
+		return c.Name == nameLoadOptions
+	})), nil
+}
+
+// text replaces a piece of text in all that GRUB runs, and in the names of files.
+func (s *stager) text(r Replacement) (edit, error) {
+	before, after, ok := strings.Cut(r.Text, "=")
+	if !ok || before == "" || before == after {
+		return nil, fmt.Errorf("%q: want OLD=NEW", r.Text)
+	}
+	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+		did := aside
+		for i := range list {
+			name := strings.ReplaceAll(list[i].Name, before, after)
+			switch {
+			case name == list[i].Name:
+			case n == 8:
+				did = max(did, s.rewrite(&list[i], name))
+			case n == 4 || n == 9:
+				list[i].Name = name // the digest is another replacement's
+			}
+		}
+		return list, did
+	}, nil
+}
+
+// rewrite gives a GRUB measurement another text. GRUB measures the text without
+// the prefix; a name that was cut or escaped does not give the old digest, and the
+// new one is then not known.
+func (s *stager) rewrite(c *ComponentValue, name string) touch {
+	measured := func(name string) (quote.Hex, error) {
+		text := strings.TrimPrefix(strings.TrimPrefix(name, nameGRUBCommand), nameGRUBLine)
+		return quote.FileDigest(strings.NewReader(text), int64(len(text)), s.alg)
+	}
+	old, err := measured(c.Name)
+	if err != nil || !bytes.Equal(old, c.Digest) {
+		s.note("PCR 8: the policy does not hold all of the text of %q: stage from the evidence of a machine that runs the change", clipTo(c.Name, 80))
+		return unforeseen
+	}
+	digest, err := measured(name)
+	if err != nil {
+		return unforeseen
+	}
+	c.Name, c.Digest = name, digest
+	return replaced
+}
