@@ -20,7 +20,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/go-json-experiment/json"
 	"golang.org/x/sys/unix"
 
 	"github.com/deepattest/deepattest/internal/openstack/cloudtest/job"
