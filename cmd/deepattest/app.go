@@ -100,6 +100,7 @@ func (p *program) app() *cli.App {
 			p.policyCommand(),
 			p.trustCommand(),
 			p.hostCommand(),
+			p.reportCommand(),
 			p.openstackCommand(),
 			p.pushCommand(),
 			p.pcrCommand(),

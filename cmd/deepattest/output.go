@@ -65,10 +65,11 @@ func (p *program) writeResult(c *cli.Context, r *policy.Result, outputs []output
 }
 
 func (p *program) render(c *cli.Context, w io.Writer, r *policy.Result, o output) error {
-	if o.format == "json" {
-		return report.JSON(w, r)
+	options, err := p.reportOptions(c, o)
+	if err != nil {
+		return err
 	}
-	return report.Text(w, r, p.textOptions(c, o.file == ""))
+	return report.Render(w, r, o.format, options)
 }
 
 // textOptions are those of the terminal for what goes there.
@@ -98,6 +99,9 @@ func verboseFlag() cli.Flag {
 // finish writes a result and turns its verdict into the exit code.
 func (p *program) finish(c *cli.Context, r *policy.Result, outputs []output) error {
 	if err := p.writeResult(c, r, outputs); err != nil {
+		return err
+	}
+	if err := p.summarize(c, r); err != nil {
 		return err
 	}
 	if c.Bool("exit-zero") {
