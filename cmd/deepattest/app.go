@@ -95,6 +95,7 @@ func (p *program) app() *cli.App {
 			p.collectCommand(),
 			p.verifyCommand(),
 			p.statusCommand(),
+			p.bootCommand(),
 			p.inspectCommand(),
 			p.explainCommand(),
 			p.policyCommand(),
