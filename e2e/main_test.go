@@ -82,11 +82,13 @@ func newSuite() (*suite, error) {
 	}
 	s := &suite{dir: dir, materials: materials, slots: make(chan struct{}, 2)}
 	s.program, s.guestInit = filepath.Join(dir, "deepattest"), filepath.Join(dir, "guestinit")
-	for pkg, out := range map[string]string{"../cmd/deepattest": s.program, "./guestinit": s.guestInit} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	for _, cmd := range []*exec.Cmd{
+		exec.Command("make", "-C", "..", "build", "BIN="+s.program), // as it is released
+		exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", s.guestInit, "./guestinit"),
+	} {
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("go build %s: %w: %s", pkg, err, text)
+			return nil, fmt.Errorf("%s: %w: %s", cmd, err, text)
 		}
 	}
 	return s, nil

@@ -55,19 +55,6 @@ func (p *Policy) demands(layer verify.Layer) bool {
 	return len(e.PCRs) > 0 || e.Log || e.IMA
 }
 
-// measuresKernel reports whether the log shows that anything was measured that is,
-// or starts, a kernel. A PC BIOS does not measure the kernel that a hypervisor puts
-// into memory (QEMU's -kernel): every PCR is the same then, whatever runs.
-func measuresKernel(log *verify.Log) bool {
-	return slices.ContainsFunc(log.Components(), func(c quote.Component) bool {
-		switch c.Kind {
-		case quote.KindImage, quote.KindFile, quote.KindInitrd, quote.KindUKISection:
-			return true
-		}
-		return false
-	})
-}
-
 // coverage says in words what a section leaves open. PCRs of the boot chain that
 // nothing was measured into leave nothing open, as long as the kernel is in one.
 func (s *section) coverage() outcome {
@@ -75,7 +62,7 @@ func (s *section) coverage() outcome {
 		return unknown("the section asks nothing of the %s's state that does more than warn", s.layer)
 	}
 	open := s.open()
-	if len(s.claims.Log.Replayed()) > 0 && !measuresKernel(s.claims.Log) {
+	if len(s.claims.Log.Replayed()) > 0 && !s.claims.Log.MeasuresKernel() {
 		open = append(open, "the kernel (firmware and boot loader measured none)")
 	}
 	if s.layer == verify.Host && !s.policy.pinsService() {
@@ -151,7 +138,7 @@ func (a *appraisal) limits(place Place) []string {
 				loose = append(loose, fmt.Sprint(n))
 			}
 		}
-		if len(claims.Log.Replayed()) > 0 && !measuresKernel(claims.Log) {
+		if len(claims.Log.Replayed()) > 0 && !claims.Log.MeasuresKernel() {
 			list = append(list, fmt.Sprintf("the kernel of the %s: firmware and boot loader measured none", name))
 		}
 		if len(loose) > 0 {

@@ -108,9 +108,6 @@ func newPubkey(enc, sig uint16, modulus []byte) []byte {
 	return append(b, modulus...)
 }
 
-// quoteInfoSize is sizeof(TPM_QUOTE_INFO).
-const quoteInfoSize = 4 + 4 + 2*sha1.Size
-
 // QuoteInfo is a TPM_QUOTE_INFO (TPM 1.2 Part 2, section 11.3), what TPM_Quote
 // signs. It is unverified until the signature over Raw has been checked.
 type QuoteInfo struct {

@@ -284,6 +284,26 @@ func (g *Log) Replayed() []int {
 	return slices.Clone(g.replayed)
 }
 
+// MeasuresKernel reports whether anything was measured, into PCRs that the log
+// explains, that is or starts a kernel: an image that the firmware loaded, a file
+// that GRUB read, a section of a unified kernel image, an initrd. A PC BIOS does not
+// measure the kernel that a hypervisor puts into memory (QEMU's -kernel): every PCR
+// is the same then, whatever runs.
+func (g *Log) MeasuresKernel() bool {
+	if g == nil {
+		return false
+	}
+	return slices.ContainsFunc(g.firmware.Events, func(e quote.Event) bool {
+		switch {
+		case !slices.Contains(g.replayed, e.PCR):
+			return false
+		case e.Type == quote.EventIPL || e.Type == quote.EventTag:
+			return e.PCR == 9 || e.PCR == 11
+		}
+		return e.Type == quote.EventEFIBootServicesApplication
+	})
+}
+
 // Components names what was measured into the replayed PCRs, in log order.
 func (g *Log) Components() []quote.Component {
 	if g == nil {

@@ -29,11 +29,15 @@ const maxPEM = 1 << 20
 
 // loadTrust reads the file of --trust; without one nothing is trusted.
 func loadTrust(c *cli.Context) (*trustFile, error) {
-	path := c.String("trust")
-	t := &trustFile{Trust: &policy.Trust{}, path: path}
-	if path == "" {
-		return t, nil
+	if c.String("trust") == "" {
+		return &trustFile{Trust: &policy.Trust{}}, nil
 	}
+	return openTrust(c.String("trust"))
+}
+
+// openTrust reads a trust file and what it names.
+func openTrust(path string) (*trustFile, error) {
+	t := &trustFile{path: path}
 	var err error
 	if t.Trust, _, err = readTrust(path); err != nil {
 		return nil, usage(err)

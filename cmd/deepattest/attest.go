@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/host"
+	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/internal/state"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
@@ -28,7 +29,7 @@ func (p *program) attestCommand() *cli.Command {
 			vmFlag("`UUID` of this VM: the host must vouch for it and no other; default: as SMBIOS tells, and then any"),
 			&cli.StringFlag{Name: "bundle", Usage: "also write the evidence into `FILE`"},
 			stateFlag("", "`FOLDER` for the result, with which the next one is compared: counters that go back, another host"),
-		}, collectFlags()),
+		}, reportFlags(), collectFlags()),
 		Action: p.attest,
 	}
 }
@@ -37,7 +38,7 @@ func (p *program) attest(c *cli.Context) error {
 	if err := noArgs(c); err != nil {
 		return err
 	}
-	outputs, err := p.parseOutputs(c, "text", "json")
+	outputs, err := p.parseOutputs(c, report.Formats()...)
 	if err != nil {
 		return err
 	}

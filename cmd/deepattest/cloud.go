@@ -90,7 +90,7 @@ func (p *program) around(ctx context.Context, c *cli.Context) (*surroundings, er
 		}
 		return s, nil
 	}
-	i, err := g.Read(ctx)
+	i, err := p.readWaiting(ctx, c, g)
 	if err != nil {
 		p.note(err)
 		s.facts = &quote.Cloud{Source: quote.CloudMetadata, Missing: guest.Missing("", err.Error()).Reason}
@@ -101,6 +101,22 @@ func (p *program) around(ctx context.Context, c *cli.Context) (*surroundings, er
 	}
 	s.facts, s.hint = i.Facts, i.Hint
 	return s, nil
+}
+
+// readWaiting reads what the cloud tells this guest, again for --wait while nothing
+// answers and the host's address has to come from there.
+func (p *program) readWaiting(ctx context.Context, c *cli.Context, g openstack.Guest) (*openstack.Instance, error) {
+	until := p.now().Add(c.Duration("wait"))
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		i, err := g.Read(ctx)
+		if err == nil || c.String("host") != "" || !p.now().Add(pause).Before(until) {
+			return i, err
+		}
+		p.note(fmt.Errorf("%w; again in %s", err, pause))
+		if !sleep(ctx, pause) {
+			return nil, err
+		}
+	}
 }
 
 // note tells people about something that no verdict rests on.

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/host"
+	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/quote"
 )
@@ -82,7 +83,7 @@ func (p *program) oneFormat(c *cli.Context, formats ...string) (string, error) {
 }
 
 func formatFlag() cli.Flag {
-	return &cli.StringSliceFlag{Name: "format", Aliases: []string{"o"}, EnvVars: env("format"), Usage: "`FORMAT[=FILE]`: text or json, into a file or on stdout; may be repeated"}
+	return &cli.StringSliceFlag{Name: "format", Aliases: []string{"o"}, EnvVars: env("format"), Usage: "`FORMAT[=FILE]`: " + strings.Join(report.Formats(), ", ") + "; into a file or on stdout; may be repeated"}
 }
 
 func jobsFlag() cli.Flag {

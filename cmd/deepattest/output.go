@@ -45,6 +45,11 @@ func (p *program) parseOutputs(c *cli.Context, formats ...string) ([]output, err
 	if len(list) == 0 {
 		list = []output{{format: formats[0]}}
 	}
+	for _, o := range list { // a missing key is found before any work is done
+		if _, err := p.reportOptions(c, o); err != nil {
+			return nil, err
+		}
+	}
 	p.json = slices.Contains(list, output{format: "json"})
 	return list, nil
 }
@@ -65,10 +70,11 @@ func (p *program) writeResult(c *cli.Context, r *policy.Result, outputs []output
 }
 
 func (p *program) render(c *cli.Context, w io.Writer, r *policy.Result, o output) error {
-	if o.format == "json" {
-		return report.JSON(w, r)
+	options, err := p.reportOptions(c, o)
+	if err != nil {
+		return err
 	}
-	return report.Text(w, r, p.textOptions(c, o.file == ""))
+	return report.Render(w, r, o.format, options)
 }
 
 // textOptions are those of the terminal for what goes there.
@@ -98,6 +104,9 @@ func verboseFlag() cli.Flag {
 // finish writes a result and turns its verdict into the exit code.
 func (p *program) finish(c *cli.Context, r *policy.Result, outputs []output) error {
 	if err := p.writeResult(c, r, outputs); err != nil {
+		return err
+	}
+	if err := p.summarize(c, r); err != nil {
 		return err
 	}
 	if c.Bool("exit-zero") {

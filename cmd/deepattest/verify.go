@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/internal/state"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/verify"
@@ -20,7 +21,7 @@ func (p *program) verifyCommand() *cli.Command {
 		ArgsUsage: "BUNDLE...",
 		Description: "Needs no TPM, no network and no root. BUNDLE is a file, or - for the standard input. With several bundles the\n" +
 			"exit code is the worst of their verdicts: rejected, untrusted, inconclusive, trusted.",
-		Flags: []cli.Flag{
+		Flags: concat([]cli.Flag{
 			challengeFlag("the challenge that you drew, as `HEX`"),
 			policyFlag(), requireSignedFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
 			vmFlag("`UUID` of the VM that you mean: evidence of another one is rejected"),
@@ -30,19 +31,27 @@ func (p *program) verifyCommand() *cli.Command {
 			&cli.StringSliceFlag{Name: "registrar-record", EnvVars: env("registrar-record"), Usage: "Keylime registrar's record of a host, as a `FILE` of `deepattest keylime record`; may be repeated. Your word that you trust that registrar about the host's keys"},
 			&cli.BoolFlag{Name: "in-guest", Usage: "this runs inside the guest: say so in the result"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence, to look at stored bundles: never better than inconclusive"},
+			&cli.StringFlag{Name: "package", Usage: "verify the evidence package in `FILE` again, instead of bundles; exits 4 when anything in it differs"},
+			&cli.StringFlag{Name: "key", Usage: "with --package: PEM `FILE` of public keys, one of which must have signed it"},
 			jobsFlag(),
-		},
+		}, reportFlags()),
 		Action: p.verify,
 	}
 }
 
 func (p *program) verify(c *cli.Context) error {
-	outputs, err := p.parseOutputs(c, "text", "json")
+	outputs, err := p.parseOutputs(c, report.Formats()...)
 	if err != nil {
 		return err
 	}
+	if c.String("package") != "" {
+		return p.verifyPackage(c, outputs)
+	}
 	if c.NArg() == 0 {
 		return usagef("verify needs evidence: name a bundle, or - for the standard input")
+	}
+	if c.NArg() > 1 && slices.ContainsFunc(outputs, func(o output) bool { return o.format != "text" && o.format != "json" }) {
+		return usagef("several bundles are shown as text or json; store each result with -o json and use `deepattest report`")
 	}
 	trust, err := loadTrust(c)
 	if err != nil {
@@ -180,6 +189,9 @@ func (p *program) finishMany(c *cli.Context, results []*policy.Result, outputs [
 		if err := p.deliver(o, b.Bytes()); err != nil {
 			return err
 		}
+	}
+	if err := p.summarize(c, results...); err != nil {
+		return err
 	}
 	if c.Bool("exit-zero") {
 		return nil

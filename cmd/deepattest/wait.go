@@ -39,19 +39,28 @@ func (p *program) evidenceWaiting(ctx context.Context, c *cli.Context, challenge
 			return b, hostErr, err
 		}
 		fmt.Fprintf(p.err, "deepattest: %v; again in %s\n", hostErr, pause)
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if !sleep(ctx, pause) {
 			return b, hostErr, nil
 		}
 	}
 }
 
-// attempt collects once; only the last attempt may take all of the time.
+// sleep reports whether a pause has passed; false when the context ended in it.
+func sleep(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// attempt collects once. Only the last attempt may take all of the time, and a way
+// to the host with limits of its own.
 func (p *program) attempt(ctx context.Context, c *cli.Context, challenge []byte, source *hostSource, last bool) (*quote.Bundle, error, error) {
-	if !last {
+	if !last && source.client != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, attemptLimit, fmt.Errorf("no answer within %s", attemptLimit))
 		defer cancel()

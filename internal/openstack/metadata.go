@@ -83,7 +83,7 @@ func (g Guest) Read(ctx context.Context) (*Instance, error) {
 	}
 	i, driveErr := g.fromDrive()
 	if driveErr != nil {
-		return nil, errors.Join(err, driveErr)
+		return nil, fmt.Errorf("%w; %w", err, driveErr)
 	}
 	i.Note = fmt.Sprintf("read from the config drive, as it was at boot, because %v", err)
 	return i, nil

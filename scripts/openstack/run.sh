@@ -26,7 +26,7 @@ step "packages are there"
 work=$(mktemp -d /tmp/openstack.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 export WORK=$work
-CGO_ENABLED=0 go build -trimpath -ldflags="-s -w" -o "$work/deepattest" ./cmd/deepattest
+make -s build BIN="$work/deepattest"
 CGO_ENABLED=0 go build -trimpath -tags openstack -ldflags="-s -w" -o "$work/init" ./internal/openstack/cloudtest/guest
 go test -c -tags openstack -o "$work/cloudtest" ./internal/openstack/cloudtest
 "$here/guest.sh" "$work"
