@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/host"
+	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 )
 
@@ -25,6 +26,7 @@ func (p *program) hostCertifyCACommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Value: "-", Usage: "`FILE` for the statement; - is the standard output"},
 			&cli.StringFlag{Name: "name", EnvVars: env("name"), Usage: "`NAME` of this host, for people; default: the system's"},
+			&cli.StringFlag{Name: "agent-data", Usage: "where a Keylime agent quotes for this host: the `FILE` with its key, /var/lib/keylime/agent_data.bin; default: the key of `deepattest host serve`"},
 			&cli.StringFlag{Name: "issue", Usage: "instead: issue a vTPM's certificate, under the statement in `FILE`, as swtpm_setup's arguments after -- ask"},
 			tpmFlag(),
 			timeoutFlag(),
@@ -64,15 +66,50 @@ func (p *program) certifyCA(ctx context.Context, c *cli.Context, subject string)
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, t.Close()) }()
-	keys, err := host.LoadKeys(ctx, t, tpm.AnyKey, tpm.AnyKey)
+	ak, err := hostAK(ctx, t, c.String("agent-data"))
 	if err != nil {
 		return nil, err
 	}
-	s, err := host.CertifyCA(ctx, t, keys.AK, subject, p.now())
+	s, err := host.CertifyCA(ctx, t, ak, subject, p.now())
 	if err != nil {
 		return nil, err
 	}
 	return host.EncodeStatement(s)
+}
+
+// hostAK is the attestation key that quotes this host: that of `deepattest host serve`,
+// or the one that Keylime's agent keeps in a file. It stays loaded until the TPM is
+// closed.
+func hostAK(ctx context.Context, t *tpm.TPM, path string) (*tpm.AK, error) {
+	if path == "" {
+		keys, err := host.LoadKeys(ctx, t, tpm.AnyKey, tpm.AnyKey)
+		if err != nil {
+			return nil, err
+		}
+		return keys.AK, nil
+	}
+	data, err := readFile(path, maxPEM)
+	if err != nil {
+		return nil, usagef("--agent-data: %w", err)
+	}
+	agent, err := keylime.ReadAgentData(data)
+	if err != nil {
+		return nil, usagef("--agent-data %s: %w", path, err)
+	}
+	for _, alg := range []tpm.KeyAlg{tpm.RSA2048, tpm.ECCP256, tpm.ECCP384} {
+		ek, err := t.EK(ctx, alg)
+		if err != nil {
+			return nil, err
+		}
+		ak, err := t.LoadAK(ctx, ek, agent.Public, agent.Private)
+		if !errors.Is(err, tpm.ErrOtherParent) {
+			return ak, errors.Join(err, t.Flush(ctx, ek))
+		}
+		if err := t.Flush(ctx, ek); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("--agent-data %s: %w of this TPM; cloud operator: start the Keylime agent on this host, so that it makes its key anew", path, tpm.ErrOtherParent)
 }
 
 // issueVTPM does what swtpm_setup asks of its certificate tool.

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -18,7 +19,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/deepattest/deepattest/internal/guest"
-	"github.com/deepattest/deepattest/internal/host"
 	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/internal/tpm"
@@ -35,7 +35,8 @@ import (
 //	keylime clock DURATION    puts the installation's clocks ahead
 //	keylime status ID WORD    wants an agent's status
 //	keylime document ID WORD  wants a verdict in the document of an agent's last attestation
-//	keylime agent NAME TPM    runs a hypervisor's agent, $NAME, and registers it under that id
+//	keylime agent NAME TPM    runs a hypervisor's agent, $NAME, and registers it under that
+//	                          id; its key goes into NAME.data, as a real agent keeps it
 //	keylime tool FILE TPM STATEMENT  writes a certificate tool for swtpm_setup
 //	keylime tenant ID TPM     sets what keylime_tenant gives its ek_check_script
 //	keylime pcr TPM           prints a TPM's PCR 23
@@ -158,33 +159,42 @@ func startKeylime(ts *testscript.TestScript, b *bench) {
 // hostAgent registers a hypervisor's TPM, and quotes it for whoever has a certificate of
 // the installation. The TPM is open while it is used only: swtpm serves one at a time.
 func hostAgent(ts *testscript.TestScript, b *bench, name, address string) {
-	quoted := func(ctx context.Context, nonce string, pcrs []int) (out testlab.AgentAnswer, err error) {
+	data, err := testlab.AgentData(address)
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(name+".data"), data, 0o600))
+	key, err := keylime.ReadAgentData(data)
+	ts.Check(err)
+	withKeys := func(ctx context.Context, f func(*tpm.TPM, *tpm.EK, *tpm.AK) error) (err error) {
 		t, err := tpm.Open(ctx, address)
 		if err != nil {
-			return out, err
+			return err
 		}
-		defer t.Close()
-		keys, err := host.LoadKeys(ctx, t, tpm.AnyKey, tpm.AnyKey)
+		defer func() { err = errors.Join(err, t.Close()) }()
+		ek, err := t.EK(ctx, tpm.RSA2048)
 		if err != nil {
-			return out, err
+			return err
 		}
-		q, values, err := guest.QuotePCRs(ctx, t, keys.AK, []byte(nonce), quote.Selection{{Alg: quote.SHA256, PCRs: pcrs}})
-		out.Quote = keylime.QuoteString{Quote: q, Bank: quote.SHA256, PCRs: values}.String()
-		return out, err
+		ak, err := t.LoadAK(ctx, ek, key.Public, key.Private)
+		if err != nil {
+			return err
+		}
+		return f(t, ek, ak)
 	}
-	agent, err := testlab.StartKeylimeAgent(b.keylime, quoted)
+	agent, err := testlab.StartKeylimeAgent(b.keylime, func(ctx context.Context, nonce string, pcrs []int) (out testlab.AgentAnswer, err error) {
+		err = withKeys(ctx, func(t *tpm.TPM, _ *tpm.EK, ak *tpm.AK) error {
+			q, values, err := guest.QuotePCRs(ctx, t, ak, []byte(nonce), quote.Selection{{Alg: quote.SHA256, PCRs: pcrs}})
+			out.Quote = keylime.QuoteString{Quote: q, Bank: quote.SHA256, PCRs: values}.String()
+			return err
+		})
+		return out, err
+	})
 	ts.Check(err)
 	ts.Defer(agent.Close)
 	ts.Setenv(name, agent.URL)
 	registrar, err := keylime.NewRegistrar(b.keylime.RegistrarURL, keylime.Options{})
 	ts.Check(err)
 	defer registrar.Close()
-	withTPM(ts, address, func(ctx context.Context, t *tpm.TPM) error {
-		keys, err := host.LoadKeys(ctx, t, tpm.AnyKey, tpm.AnyKey)
-		if err != nil {
-			return err
-		}
-		return registrar.RegisterTPM(ctx, name, t, keys.EK, keys.AK)
-	})
+	ctx := b.t.Context()
+	ts.Check(withKeys(ctx, func(t *tpm.TPM, ek *tpm.EK, ak *tpm.AK) error { return registrar.RegisterTPM(ctx, name, t, ek, ak) }))
 	b.keylime.SetServerCertificate(name, agent.Certificate())
 }

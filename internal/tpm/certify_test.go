@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/deepattest/deepattest/internal/testlab"
@@ -136,5 +138,60 @@ func TestResetPCR(t *testing.T) {
 		if (err == nil) != resettable || bytes.Equal(read(n), make([]byte, 32)) != resettable {
 			t.Errorf("PCR %d: %s, %v", n, read(n), err)
 		}
+	}
+}
+
+// TestLoadAK: a key that another program made under the EK is used in its own TPM, and in
+// no other.
+func TestLoadAK(t *testing.T) {
+	ctx := t.Context()
+	swtpm, other := start(t, testlab.SWTPMOptions{}), open(t, start(t, testlab.SWTPMOptions{}))
+	data, err := testlab.AgentData(swtpm.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Public  []int `json:"ak_public"`
+		Private []int `json:"ak_private"`
+	}
+	if err := json.Unmarshal(data, &file); err != nil {
+		t.Fatal(err)
+	}
+	bytesOf := func(list []int) (out []byte) {
+		for _, n := range list {
+			out = append(out, byte(n))
+		}
+		return out
+	}
+	public, private := bytesOf(file.Public), bytesOf(file.Private)
+	load := func(d *tpm.TPM, public, private []byte) (*tpm.AK, error) {
+		ek, err := d.EK(ctx, tpm.RSA2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.LoadAK(ctx, ek, public, private)
+	}
+	d := open(t, swtpm)
+	for range 8 { // nothing stays behind: a TPM has room for three
+		ak, err := load(d, public, private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, err := d.Quote(ctx, ak, []byte("sixteen bytes..."), quote.Selection{{Alg: quote.SHA256, PCRs: []int{0}}})
+		if err != nil || len(q.Signature) == 0 {
+			t.Fatal(err)
+		}
+		if err := d.Flush(ctx, ak); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := load(d, public, private[:len(private)-1]); err == nil {
+			t.Fatal("a private part that was cut is loaded")
+		}
+	}
+	if _, err := load(other, public, private); !errors.Is(err, tpm.ErrOtherParent) {
+		t.Errorf("in another TPM: %v", err)
+	}
+	if _, err := load(d, public[:8], private); err == nil || errors.Is(err, tpm.ErrOtherParent) {
+		t.Errorf("a public part that was cut: %v", err)
 	}
 }

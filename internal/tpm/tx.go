@@ -143,7 +143,7 @@ func (x *tx) await() ([]byte, error) {
 // track keeps the list of loaded handles from what the TPM was told and answered.
 func (x *tx) track(command, response []byte) {
 	switch commandCode(command) {
-	case tpm2.TPMCCCreatePrimary, tpm2.TPMCCStartAuthSession:
+	case tpm2.TPMCCCreatePrimary, tpm2.TPMCCLoad, tpm2.TPMCCStartAuthSession:
 		if responseCode(response) == tpm2.TPMRCSuccess && len(response) >= headerSize+4 {
 			x.t.loaded = append(x.t.loaded, tpm2.TPMHandle(binary.BigEndian.Uint32(response[headerSize:])))
 		}
@@ -225,6 +225,8 @@ func commandName(command []byte) string {
 		return "TPM2_ReadPublic"
 	case tpm2.TPMCCCreatePrimary:
 		return "TPM2_CreatePrimary"
+	case tpm2.TPMCCLoad:
+		return "TPM2_Load"
 	case tpm2.TPMCCNVReadPublic:
 		return "TPM2_NV_ReadPublic"
 	case tpm2.TPMCCNVRead:
