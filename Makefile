@@ -35,6 +35,7 @@ demo: need
 	$(GO) run $(CMD) demo
 
 test: need
+	@scripts/need-browser.sh
 	$(GO) vet ./...
 	DEEPATTEST_NEED_SWTPM=1 $(GO) test -timeout 9m ./...
 
