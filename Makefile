@@ -22,7 +22,7 @@ CMD = ./cmd/deepattest
 
 # One static program of under 16 MiB, as it goes into an initramfs: functions are
 # not inlined but where verification spends its time.
-SMALL = -trimpath -ldflags="-s -w" -gcflags=all=-l -gcflags=crypto/...= -gcflags=encoding/base64= \
+SMALL = -trimpath -tags urfave_cli_no_docs -ldflags="-s -w" -gcflags=all=-l -gcflags=crypto/...= -gcflags=encoding/base64= \
 	-gcflags=github.com/deepattest/deepattest/quote= -gcflags=github.com/deepattest/deepattest/verify=
 
 build:
@@ -35,6 +35,7 @@ demo: need
 	$(GO) run $(CMD) demo
 
 test: need
+	@scripts/need-browser.sh
 	$(GO) vet ./...
 	DEEPATTEST_NEED_SWTPM=1 $(GO) test -timeout 9m ./...
 

@@ -114,7 +114,32 @@ func (l *lab) good(t *testing.T) {
 func (l *lab) guestCommandLine(t *testing.T) {
 	cfg := l.guestConfig("guest-cmdline")
 	cfg.Disks = []vm.Disk{l.tamperedDisk(t)}
-	l.try(t, cfg, expect{policy.Untrusted, "policy.guest.pcr.11", verify.Fail, []string{".cmdline"}})
+	a := l.try(t, cfg, expect{policy.Untrusted, "policy.guest.pcr.11", verify.Fail, []string{".cmdline"}})
+	l.staged(t, "guest-cmdline", a, ".cmdline")
+}
+
+// staged accepts a guest's new image out of its file, before anything of it was
+// learned: the boot that the policy did not know is trusted then, and explained
+// without.
+func (l *lab) staged(t *testing.T, image string, a *attestation, changed string) {
+	t.Helper()
+	dir := t.TempDir()
+	q := l.ask(l.host)
+	bundle := filepath.Join(dir, "bundle.json")
+	write(t, bundle, a.bundle)
+	if out, complaint, code := the.deepattest(t, "explain", bundle, "--policy", q.policy); code != 0 || !strings.Contains(out, changed) {
+		t.Errorf("explain: exit %d, without %s: %s%s", code, changed, out, complaint)
+	}
+	// Beside the old policy, for what it names.
+	policyFile := filepath.Join(filepath.Dir(q.policy), image+".yaml")
+	if _, complaint, code := the.deepattest(t, "policy", "update", q.policy, "--stage", "uki="+filepath.Join(the.dir, image+".efi"), "--output", policyFile); code != 0 {
+		t.Fatalf("policy update --stage: exit %d: %s", code, complaint)
+	}
+	out, complaint, code := the.deepattest(t, "verify", bundle, "--challenge", a.challenge, "--policy", policyFile, "--trust", q.trust, "--vm", q.vm)
+	the.record(row{t.Name() + ", staged", policy.Trusted.String(), "policy update --stage", 0})
+	if code != policy.Trusted.ExitCode() {
+		t.Errorf("staged: exit %d: %s%s", code, out, complaint)
+	}
 }
 
 // tamperedDisk is the guest's image with another command line.
@@ -127,7 +152,8 @@ func (l *lab) guestInitrd(t *testing.T) {
 	cfg := l.guestConfig("guest-initrd")
 	initrd := the.initramfs(t, "guest-initrd", nil, vm.File{Name: "etc/backdoor", Mode: 0o644, Data: []byte("here\n")})
 	cfg.Disks = []vm.Disk{the.uki(t, "guest-initrd", initrd, commandLine, vm.DiskGUID)}
-	l.try(t, cfg, expect{policy.Untrusted, "policy.guest.pcr.11", verify.Fail, []string{".initrd"}})
+	a := l.try(t, cfg, expect{policy.Untrusted, "policy.guest.pcr.11", verify.Fail, []string{".initrd"}})
+	l.staged(t, "guest-initrd", a, ".initrd")
 }
 
 func (l *lab) guestSecureBootOff(t *testing.T) {
