@@ -215,11 +215,10 @@ func (k *keylimePush) run(ctx context.Context, address string, r *policy.Result)
 			return err
 		}
 	}
-	var waiting []*keylime.Parcel
 	var broken error
 	if k.spool != nil {
-		waiting, broken = k.spool.Waiting()
-		if len(waiting) == 0 && k.registrar == nil {
+		var waiting []*keylime.Parcel
+		if waiting, broken = k.spool.Waiting(); len(waiting) == 0 && k.registrar == nil {
 			k.note(errors.New("nothing waits for delivery"))
 			return broken
 		}
@@ -230,7 +229,7 @@ func (k *keylimePush) run(ctx context.Context, address string, r *policy.Result)
 		}
 		switch {
 		case k.spool != nil:
-			return k.deliver(ctx, waiting)
+			return k.deliver(ctx)
 		case r != nil:
 			_, err := k.delivery.Send(ctx, r)
 			return err
@@ -274,20 +273,11 @@ func (k *keylimePush) register(ctx context.Context, t *tpm.TPM) (err error) {
 	return err
 }
 
-// deliver sends what is due. The newest verdict decides what PCR 23 says: an older one
-// that was trusted is not carried after it.
-func (k *keylimePush) deliver(ctx context.Context, waiting []*keylime.Parcel) error {
-	if k.delivery.Carry {
-		newest, err := newestResult(waiting)
-		if err != nil {
-			return err
-		}
-		if newest != nil && newest.Verdict != policy.Trusted {
-			if err := keylime.ClearCarrier(ctx, k.delivery.Agent.TPM); err != nil {
-				return err
-			}
-			k.delivery.Carry = false
-		}
+// deliver sends what is due. The newest verdict of all decides what PCR 23 says: an older
+// one that was trusted is not carried after it.
+func (k *keylimePush) deliver(ctx context.Context) (err error) {
+	if k.delivery.Newest, err = k.spool.Newest(); err != nil {
+		return err
 	}
 	if _, err := k.spool.Deliver(ctx, k.delivery.Deliver); err != nil {
 		return fmt.Errorf("%w; the result waits in the spool: run this again", err)
@@ -305,20 +295,6 @@ func waits(n int) string {
 		return "1 result waits"
 	}
 	return fmt.Sprintf("%d results wait", n)
-}
-
-// newestResult is the youngest verdict among those that wait.
-func newestResult(waiting []*keylime.Parcel) (newest *policy.Result, err error) {
-	for _, parcel := range waiting {
-		r, err := parcel.Decode()
-		if err != nil {
-			return nil, err
-		}
-		if newest == nil || r.Now.After(newest.Now) {
-			newest = r
-		}
-	}
-	return newest, nil
 }
 
 // sent tells people what the verifier confirmed.

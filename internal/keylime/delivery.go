@@ -16,12 +16,13 @@ const MaxCarried = time.Hour
 
 // Delivery brings results of this guest to a verifier.
 type Delivery struct {
-	Agent *Agent
-	Push  Push                           // what goes with every result: boot time, logs, known PCR values
-	Key   crypto.Signer                  // signs the verdict document; nil sends none
-	Carry bool                           // put a trusted verdict into PCR 23
-	Now   func() time.Time               // time.Now
-	Sent  func(*policy.Result, *Receipt) // told of each result that the verifier has; may be nil
+	Agent  *Agent
+	Push   Push                           // what goes with every result: boot time, logs, known PCR values
+	Key    crypto.Signer                  // signs the verdict document; nil sends none
+	Carry  bool                           // put a trusted verdict into PCR 23
+	Newest *policy.Result                 // whose verdict that is; nil: that of the result sent
+	Now    func() time.Time               // time.Now
+	Sent   func(*policy.Result, *Receipt) // told of each result that the verifier has; may be nil
 }
 
 // Deliver delivers one result by one attestation. It is for Spool.Deliver.
@@ -50,10 +51,16 @@ func (d *Delivery) Send(ctx context.Context, r *policy.Result) (*Receipt, error)
 		}
 	}
 	if d.Carry {
-		carrier, err := NewCarrier(r)
+		// A result that had to wait says nothing about the machine as it is now.
+		newest := r
+		if d.Newest != nil {
+			newest = d.Newest
+		}
+		carrier, err := NewCarrier(newest)
+		age := d.Now().Sub(newest.Now)
 		switch {
-		case errors.Is(err, ErrNotTrusted), err == nil && d.Now().Sub(r.Now) > MaxCarried:
-			// An earlier verdict must not go on being quoted.
+		case errors.Is(err, ErrNotTrusted), err == nil && (age > MaxCarried || age < -MaxSkew):
+			// An earlier verdict must not go on being quoted, nor one from the future.
 			if err := ClearCarrier(ctx, d.Agent.TPM); err != nil {
 				return nil, err
 			}

@@ -61,9 +61,9 @@ func OpenSpool(dir string, now func() time.Time) (*Spool, error) {
 	return &Spool{dir, now}, nil
 }
 
-// Put keeps a result for delivery to an agent's verifier. A result that waits already
-// or was delivered before changes nothing: false. When the spool is full the oldest one
-// makes room.
+// Put keeps a result for delivery to an agent's verifier, and remembers the newest of all.
+// A result that waits already or was delivered before changes nothing: false. When the
+// spool is full the oldest one makes room.
 func (s *Spool) Put(r *policy.Result, agentID string) (bool, error) {
 	if err := agentPath(agentID); err != nil {
 		return false, err
@@ -77,6 +77,9 @@ func (s *Spool) Put(r *policy.Result, agentID string) (bool, error) {
 	p := &Parcel{ID: fmt.Sprintf("%x", sum), Agent: agentID, Queued: now, Next: now, Result: data}
 	added := false
 	err = s.locked(func() error {
+		if err := s.keepNewest(r, data); err != nil {
+			return err
+		}
 		done, err := s.delivered()
 		if err != nil || slices.Contains(done, p.ID) {
 			return err
@@ -98,6 +101,33 @@ func (s *Spool) Put(r *policy.Result, agentID string) (bool, error) {
 		return broken
 	})
 	return added, err
+}
+
+// keepNewest remembers a result that was found later than the one remembered. Results are
+// dated to the second: of two of the same one, a trusted verdict does not count.
+func (s *Spool) keepNewest(r *policy.Result, data []byte) error {
+	old, err := s.Newest()
+	if err != nil || old != nil && (old.Now.After(r.Now) || old.Now.Equal(r.Now) && r.Verdict == policy.Trusted) {
+		return err
+	}
+	return s.replace("newest", data)
+}
+
+// Newest is the result that was found last among all that were put here, delivered or
+// not; nil when there was none. What the machine is now, it says and no older one.
+func (s *Spool) Newest() (*policy.Result, error) {
+	data, err := os.ReadFile(filepath.Join(s.dir, "newest"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("spool: %w", err)
+	}
+	r, err := policy.DecodeResult(data)
+	if err != nil {
+		return nil, fmt.Errorf("spool: %s: %w; remove it", filepath.Join(s.dir, "newest"), err)
+	}
+	return r, nil
 }
 
 // Waiting lists what has not been delivered, oldest first. What cannot be read is left

@@ -176,10 +176,14 @@ func TestDelivery(t *testing.T) {
 	if st := status(t, s.admin, agentID); st.Status != "PASS" {
 		t.Errorf("status %s", st.Status)
 	}
-	// Verdicts that may not be carried clear the PCR: bad ones, and old ones. Without a
+	// Verdicts that may not be carried clear the PCR: bad ones, old ones, and those of another
+	// time. Nor is a good one carried when a newer one is bad. Without a
 	// document only the PCR tells.
 	delivery.Key = nil
-	for i, r := range []*policy.Result{result(policy.Untrusted), at(time.Now().Add(-2 * keylime.MaxCarried))} {
+	for i, r := range []*policy.Result{result(policy.Untrusted), at(time.Now().Add(-2 * keylime.MaxCarried)), at(time.Now().Add(2 * keylime.MaxSkew)), at(time.Now())} {
+		if delivery.Newest = nil; i == 3 {
+			delivery.Newest = result(policy.Untrusted)
+		}
 		if i == 0 {
 			r.Now = time.Now()
 		}
@@ -198,5 +202,38 @@ func TestDelivery(t *testing.T) {
 	other := &keylime.Parcel{Agent: "other", Result: must2(good.Encode())}
 	if err := delivery.Deliver(t.Context(), other); err == nil {
 		t.Error("another agent's result is delivered")
+	}
+}
+
+// TestSpoolNewest: the newest result is known whatever became of it, and in whatever order
+// results came.
+func TestSpoolNewest(t *testing.T) {
+	dir := t.TempDir()
+	s, err := keylime.OpenSpool(dir, time.Now)
+	must(t, err)
+	if r, err := s.Newest(); r != nil || err != nil {
+		t.Fatalf("%v, %v in an empty spool", r, err)
+	}
+	good, bad := result(policy.Trusted), result(policy.Untrusted)
+	good.Now = bad.Now.Add(-time.Minute)
+	for _, r := range []*policy.Result{bad, good} {
+		_, err := s.Put(r, agentID)
+		must(t, err)
+	}
+	_, err = s.Deliver(t.Context(), func(context.Context, *keylime.Parcel) error { return nil })
+	must(t, err)
+	if r, err := s.Newest(); err != nil || r.Verdict != policy.Untrusted {
+		t.Errorf("%v, %v, want the untrusted one", r, err)
+	}
+	same := result(policy.Trusted)
+	same.Now = bad.Now
+	_, err = s.Put(same, agentID)
+	must(t, err)
+	if r, err := s.Newest(); err != nil || r.Verdict != policy.Untrusted {
+		t.Errorf("%v, %v after a trusted one of the same second", r, err)
+	}
+	must(t, os.WriteFile(filepath.Join(dir, "newest"), []byte("{"), 0o600))
+	if _, err := s.Newest(); err == nil || !strings.Contains(err.Error(), "remove it") {
+		t.Errorf("a broken file: %v", err)
 	}
 }
