@@ -20,6 +20,7 @@ type Editor struct {
 	root  yaml.Node
 	rules *Policy
 	load  func(name string) ([]byte, error)
+	inUse map[verify.Layer][]map[int]quote.Hex // different sets of PCR values, for Prune
 }
 
 // Edit reads a policy to be changed. It is as strict as ParseFiles; load may be
@@ -146,33 +147,49 @@ func textNode(text string) *yaml.Node {
 	return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Style: yaml.DoubleQuotedStyle, Value: text}
 }
 
-// Prune drops the values and profiles of a layer that none of the reports shows,
-// and returns what it dropped, in words. Every report must hold the layer,
-// authentic. A PCR or a list of profiles of which nothing would be left is an
-// error: then none of the reports is of a machine that the policy is about.
-func (e *Editor) Prune(layer verify.Layer, reports []*verify.Report) ([]string, error) {
+// Saw takes what a report shows of a layer as in use, for Prune. index is the
+// report's place among all, from 0. The layer must be authentic, in the policy's
+// bank; the error names the check that says why not.
+func (e *Editor) Saw(layer verify.Layer, index int, r *verify.Report) error {
 	rules := e.rules.layer(layer)
 	if rules == nil {
-		return nil, fmt.Errorf("the policy has no %s section", layer)
+		return fmt.Errorf("the policy has no %s section", layer)
 	}
-	var all []map[int]quote.Hex
-	for i, r := range reports {
-		claims := r.Host()
-		if layer == verify.Guest {
-			claims = r.Guest()
-		}
-		if claims == nil {
-			return nil, fmt.Errorf("evidence %d is not authentic and linked: %s", i+1, whyNot(r))
-		}
-		if claims.Bank != rules.Bank {
-			return nil, fmt.Errorf("evidence %d is quoted in bank %s, the policy's is %s", i+1, claims.Bank, rules.Bank)
-		}
-		all = append(all, claims.PCRs)
+	claims := r.Host()
+	if layer == verify.Guest {
+		claims = r.Guest()
 	}
-	if len(all) == 0 {
+	if claims == nil {
+		return fmt.Errorf("evidence %d is not authentic and linked: %s", index+1, whyNot(r))
+	}
+	if claims.Bank != rules.Bank {
+		return fmt.Errorf("evidence %d is quoted in bank %s, the policy's is %s", index+1, claims.Bank, rules.Bank)
+	}
+	if e.inUse == nil {
+		e.inUse = make(map[verify.Layer][]map[int]quote.Hex)
+	}
+	shown := make(map[int]quote.Hex) // others, such as PCR 10, are different in every boot
+	for _, n := range rules.Pinned() {
+		shown[n] = claims.PCRs[n]
+	}
+	same := func(o map[int]quote.Hex) bool {
+		return maps.EqualFunc(o, shown, func(a, b quote.Hex) bool { return bytes.Equal(a, b) })
+	}
+	if !slices.ContainsFunc(e.inUse[layer], same) {
+		e.inUse[layer] = append(e.inUse[layer], shown)
+	}
+	return nil
+}
+
+// Prune drops the values and profiles of a layer that nothing which Saw was given
+// shows, and returns what it dropped, in words. A PCR or a list of profiles of
+// which nothing would be left is an error: then none of the evidence is of a
+// machine that the policy is about.
+func (e *Editor) Prune(layer verify.Layer) ([]string, error) {
+	if len(e.inUse[layer]) == 0 {
 		return nil, errors.New("no evidence given: everything would be dropped")
 	}
-	return e.prune(layer, rules, all)
+	return e.prune(layer, e.rules.layer(layer), e.inUse[layer])
 }
 
 func (e *Editor) prune(layer verify.Layer, rules *LayerPolicy, all []map[int]quote.Hex) (dropped []string, err error) {

@@ -126,6 +126,7 @@ func TestExplainNamesWhatWasChanged(t *testing.T) {
 			"bundle":  Compare(sampleBoot(t, tt.good), sampleBoot(t, tt.bad)),
 			"policy":  Explain(policyOf(t, tt.good), sampleBoot(t, tt.bad)),
 			"policy2": Explain(policyOf(t, "seabios-tpm2", tt.good), sampleBoot(t, tt.bad)), // the closest value counts
+			"policy3": Explain(policyOf(t, tt.good, "seabios-tpm2"), sampleBoot(t, tt.bad)), // whichever place it has
 		} {
 			t.Run(tt.bad+"/"+how, func(t *testing.T) {
 				guest := guestOf(t, e)

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,14 +31,9 @@ const (
 // reports. It is for one goroutine at a time.
 type Learner struct {
 	o        LearnOptions
-	evidence []learnedEvidence
+	evidence map[string]int // index of each bundle, by its digest
 	layers   map[verify.Layer]*learnedLayer
 	b        strings.Builder
-}
-
-type learnedEvidence struct {
-	index  int
-	digest quote.Hex
 }
 
 // learnedLayer is what was seen of a layer.
@@ -67,11 +63,13 @@ func NewLearner(o LearnOptions) *Learner {
 	if o.Name == "" {
 		o.Name = "learned"
 	}
-	return &Learner{o: o, layers: map[verify.Layer]*learnedLayer{verify.Host: {}, verify.Guest: {}}}
+	return &Learner{o: o, evidence: make(map[string]int), layers: map[verify.Layer]*learnedLayer{verify.Host: {}, verify.Guest: {}}}
 }
 
 // Add takes what a report shows. index is its place among all, from 0, and gives
 // the policy the same order whatever the order of calls.
+//
+// The same bundle again is not another boot.
 //
 // Both layers must be authentic and linked, and in the bank of the reports before;
 // the error names the check that says why not.
@@ -84,10 +82,30 @@ func (w *Learner) Add(index int, r *verify.Report) error {
 			return fmt.Errorf("learn a policy: the %s is quoted in bank %s and in bank %s: collect all evidence in one bank", layer, bank, claims.Bank)
 		}
 	}
-	w.layers[verify.Host].add(index, r.Host())
-	w.layers[verify.Guest].add(index, r.Guest())
-	w.evidence = append(w.evidence, learnedEvidence{index, r.Evidence})
+	first, again := w.evidence[string(r.Evidence)]
+	if again && first <= index {
+		return nil
+	}
+	w.evidence[string(r.Evidence)] = index
+	for layer, claims := range map[verify.Layer]*verify.Claims{verify.Host: r.Host(), verify.Guest: r.Guest()} {
+		if again {
+			w.layers[layer].sooner(index, claims)
+		} else {
+			w.layers[layer].add(index, claims)
+		}
+	}
 	return nil
+}
+
+// sooner gives the values of a boot that was added already a lower index.
+func (l *learnedLayer) sooner(index int, c *verify.Claims) {
+	for n, digest := range c.PCRs {
+		for i, v := range l.pcrs[n].values {
+			if bytes.Equal(v.Digest, digest) {
+				l.pcrs[n].values[i].first = min(v.first, index)
+			}
+		}
+	}
 }
 
 func (l *learnedLayer) add(index int, c *verify.Claims) {
@@ -146,12 +164,12 @@ func (w *Learner) Policy() ([]byte, error) {
 		return nil, errors.New("learn a policy: no evidence given")
 	}
 	w.b.Reset()
-	slices.SortFunc(w.evidence, func(a, b learnedEvidence) int { return cmp.Compare(a.index, b.index) })
+	evidence := slices.SortedFunc(maps.Keys(w.evidence), func(a, b string) int { return cmp.Compare(w.evidence[a], w.evidence[b]) })
 	w.line(0, "# Learned from evidence. Review it: whatever ran when the evidence was taken is what it accepts.")
-	for _, e := range w.evidence[:min(len(w.evidence), maxListed)] {
-		w.line(0, "#   evidence sha256:%s", e.digest)
+	for _, digest := range evidence[:min(len(evidence), maxListed)] {
+		w.line(0, "#   evidence sha256:%x", digest)
 	}
-	if more := len(w.evidence) - maxListed; more > 0 {
+	if more := len(evidence) - maxListed; more > 0 {
 		w.line(0, "#   and %d more", more)
 	}
 	w.head()

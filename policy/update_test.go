@@ -461,7 +461,18 @@ func TestLifeOfAPolicy(t *testing.T) {
 	if editor, err = Edit(text, nil); err != nil {
 		t.Fatal(err)
 	}
-	dropped, err := editor.Prune(verify.Guest, []*verify.Report{report(after), report(after)})
+	saw := func(r *verify.Report) {
+		t.Helper()
+		if err := editor.Saw(verify.Guest, 0, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := editor.Prune(verify.Guest); err == nil {
+		t.Error("pruned by nothing")
+	}
+	saw(report(after))
+	saw(report(after))
+	dropped, err := editor.Prune(verify.Guest)
 	if err != nil || len(dropped) != 3 {
 		t.Fatalf("dropped %q, %v", dropped, err)
 	}
@@ -482,11 +493,9 @@ func TestLifeOfAPolicy(t *testing.T) {
 	if editor, err = Edit(text, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := editor.Prune(verify.Guest, []*verify.Report{report(before)}); err == nil || !strings.Contains(err.Error(), "PCR 4") {
+	saw(report(before))
+	if _, err := editor.Prune(verify.Guest); err == nil || !strings.Contains(err.Error(), "PCR 4") {
 		t.Errorf("pruned by a machine that the policy is not about: %v", err)
-	}
-	if _, err := editor.Prune(verify.Guest, nil); err == nil {
-		t.Error("pruned by nothing")
 	}
 }
 

@@ -205,14 +205,15 @@ func openRegular(path string) (*os.File, int64, error) {
 }
 
 func (p *program) prune(c *cli.Context, editor *policy.Editor, layer verify.Layer, bundles []string, opts verify.Options) error {
-	reports := make([]*verify.Report, len(bundles))
 	if err := p.eachReport(c, bundles, opts, func(i int, r *verify.Report) error {
-		reports[i] = r
+		if err := editor.Saw(layer, i, r); err != nil {
+			return cannot(fmt.Errorf("prune: %w", err))
+		}
 		return nil
 	}); err != nil {
 		return err
 	}
-	dropped, err := editor.Prune(layer, reports)
+	dropped, err := editor.Prune(layer)
 	if err != nil {
 		return cannot(fmt.Errorf("prune: %w", err))
 	}
