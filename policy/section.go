@@ -248,6 +248,9 @@ func (s *section) profile() outcome {
 // firmware: the maker comes from the EK certificate, the version from the signed
 // quote.
 func (s *section) firmware() outcome {
+	if s.claims.TPM == quote.Version12 {
+		return unknown("a TPM 1.2 signs no firmware version: leave tpm.denyFirmware out of its section")
+	}
 	version := versionText(firmwareWords(s.claims.Firmware))
 	maker := s.claims.Maker
 	var gap outcome

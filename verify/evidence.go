@@ -149,6 +149,9 @@ func (v *verification) claim(r *Report) {
 		return
 	}
 	r.guest = v.guest.claims()
+	if r.LinkMethod == quote.LinkNonceOnly {
+		r.guest.EK = nil // nobody binds the attestation key to the endorsement key that is shown
+	}
 	r.guest.VM = v.bundle.Link.VM
 	r.guest.Name = r.guest.VM.String()
 	for _, g := range v.opts.Anchors.Guests {

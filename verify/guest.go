@@ -26,12 +26,18 @@ func (v *verification) guestNonce() Check {
 // host's leaf says so, or the tenant pinned the key.
 func (v *verification) guestBound() Check {
 	name := v.guest.ak.Name()
+	if v.bundle.Link.Method == quote.LinkEKCertified {
+		return v.certifiedGuest() // a pin says nothing of the vTPM that was certified
+	}
 	for _, g := range v.opts.Anchors.Guests {
 		if !bytes.Equal(g.AK, name) {
 			continue
 		}
 		if !g.VM.IsZero() && g.VM != v.bundle.Link.VM {
 			return fail("the attestation key is pinned for another VM").evidence(v.bundle.Link.VM.String(), g.VM.String(), g.Source)
+		}
+		if g.VM.IsZero() && carriesLeaf(v.bundle.Link.Method) {
+			return unknown("the pin (%s) names no VM, and with method %s nobody else says whose key this is", g.Source, v.bundle.Link.Method)
 		}
 		v.anchors = append(v.anchors, "guest AK pinned by "+g.Source)
 		return pass("pinned: %s", g.Source)
@@ -43,9 +49,6 @@ func (v *verification) guestBound() Check {
 			return c
 		}
 		return pass("vouched: the host activated a credential for this key in the vTPM of VM %s", v.bundle.Link.VM)
-	}
-	if v.bundle.Link.Method == quote.LinkEKCertified {
-		return v.certifiedGuest()
 	}
 	return unknown("nobody the tenant trusts vouches for the guest's attestation key %s", name)
 }

@@ -3,6 +3,7 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/deepattest/deepattest/quote"
 )
@@ -72,6 +73,12 @@ func (v *verification) linkInclusion() Check {
 	if !v.link.proven {
 		return fail("the host did not sign for this leaf").
 			evidence("qualifyingData "+v.host.attest.ExtraData.String(), quote.Hex(v.link.qualifier).String(), "host extraData")
+	}
+	// A Keylime agent quotes over any text for anybody, so a root that happens to
+	// hash to one could be ground; a service's hash is a text once in billions.
+	if v.bundle.Link.Method == quote.LinkHostVouched && utf8.Valid(v.host.attest.ExtraData) {
+		return fail("the host's quote is over a text, as a Keylime agent makes them for anybody, and no host service's").
+			evidence(v.host.attest.ExtraData.String(), "a hash that is no UTF-8", "host extraData")
 	}
 	if carriesLeaf(v.bundle.Link.Method) {
 		return pass("the host's quote carries the leaf itself")

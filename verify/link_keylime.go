@@ -194,5 +194,5 @@ func (v *verification) certifiedGuest() Check {
 			return pass("vouched: a key in the host's TPM certified the vTPM, and an activation in this run bound the attestation key to it")
 		}
 	}
-	return unknown("the vTPM is certified, and nothing the tenant trusts binds the guest's attestation key to it: attest in one run, or pin the key in the trust file")
+	return unknown("the vTPM is certified, and nothing the tenant trusts binds the guest's attestation key to it: attest and verify in one run")
 }

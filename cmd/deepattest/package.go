@@ -169,17 +169,21 @@ func (p *program) verifyPackage(c *cli.Context, outputs []output) (err error) {
 	if err := sameResult(stored, again); err != nil {
 		return &exitError{4, fmt.Errorf("%s: %w", c.String("package"), err)}
 	}
-	if c.String("trust") != "" || c.String("key") != "" {
+	if c.String("key") != "" {
 		return p.finish(c, again, outputs)
 	}
-	// The anchors came with what they vouch for: that proves nothing but that the
-	// parts fit, and is never shown as a verdict.
+	// Challenge, time and policy came with what they are to decide about: that proves
+	// only that the parts fit, whoever's the anchors are, and is never a verdict.
 	if len(outputs) != 1 || outputs[0] != (output{format: "text"}) {
-		return usagef("--package without --trust or --key says only whether it is consistent: give your own anchors, or the key that must have signed it, for a result")
+		return usagef("--package without --key says only whether it is consistent: give the key that must have signed it, for a result")
 	}
-	_, err = fmt.Fprintf(p.out, "CONSISTENT   %s\n  the result of %s, %s, comes out again of evidence, policy and the package's own trust anchors\n"+
-		"  whoever made the package chose those anchors: give --trust for yours, or --key for a signature\n",
-		c.String("package"), stored.Now.UTC().Format(time.RFC3339), stored.Verdict)
+	whose := "the package's own trust anchors"
+	if c.String("trust") != "" {
+		whose = "the trust anchors of " + c.String("trust")
+	}
+	_, err = fmt.Fprintf(p.out, "CONSISTENT   %s\n  the result of %s, %s, comes out again of evidence and policy, with %s\n"+
+		"  whoever made the package chose its policy and challenge: give --key, the key that must have signed it, for a verdict\n",
+		c.String("package"), stored.Now.UTC().Format(time.RFC3339), stored.Verdict, whose)
 	return err
 }
 
@@ -218,15 +222,27 @@ func (p *program) packageAnchors(c *cli.Context, pkg *archive.Package, dir strin
 			return verify.Anchors{}, err
 		}
 	}
-	path := filepath.Join(dir, trustName)
 	if c.String("trust") != "" {
-		path = c.String("trust")
-	} else if _, err := os.Stat(path); err != nil {
+		t, err := loadTrust(c)
+		if err != nil {
+			return verify.Anchors{}, err
+		}
+		return t.anchors, nil
+	}
+	path := filepath.Join(dir, trustName)
+	if _, err := os.Stat(path); err != nil {
 		return verify.Anchors{}, nil
+	}
+	names, _, err := readTrust(path)
+	if err == nil {
+		err = localNames(slices.Concat(names.Roots, names.Intermediates))
+	}
+	if err != nil {
+		return verify.Anchors{}, &exitError{4, err}
 	}
 	t, err := openTrust(path)
 	if err != nil {
-		return verify.Anchors{}, err
+		return verify.Anchors{}, &exitError{4, err}
 	}
 	return t.anchors, nil
 }
@@ -236,18 +252,30 @@ func appraiseAgain(pkg *archive.Package, stored *policy.Result, anchors verify.A
 	var rules *policy.Policy
 	if pkg.Policy != nil {
 		var err error
-		if rules, err = policy.ParseFiles(pkg.Policy, besideFiles(filepath.Join(dir, "policy.yaml"))); err != nil {
+		if rules, err = policy.ParseFiles(pkg.Policy, inPackage(dir)); err != nil {
 			return nil, fmt.Errorf("policy of the package: %w", err)
+		}
+		if err := localNames(rules.Trust.Roots); err != nil {
+			return nil, fmt.Errorf("policy of the package: roots: %w", err)
 		}
 		if err := addRoots(&anchors, dir, rules.Trust.Roots); err != nil {
 			return nil, err
 		}
 	}
 	opts := verify.Options{Challenge: stored.Challenge, Now: stored.Now, Anchors: anchors}
+	about := policy.Context{Verified: stored.Verified}
 	if len(stored.Unsafe) > 0 {
 		opts.Challenge, opts.UnsafeAnyChallenge = nil, true
 	}
 	for _, check := range stored.Checks {
+		if check.ID == "policy.age" && rules != nil && rules.MaxAge > 0 {
+			switch check.Status { // only the first verifier knew when the challenge was drawn
+			case verify.Pass:
+				about.Issued = stored.Now
+			case verify.Fail:
+				about.Issued = stored.Now.Add(-rules.MaxAge - time.Second)
+			}
+		}
 		if check.ID != "link.vm" || check.Status == verify.NotApplicable || check.Status == verify.NotRun {
 			continue
 		}
@@ -256,7 +284,28 @@ func appraiseAgain(pkg *archive.Package, stored *policy.Result, anchors verify.A
 			opts.VM = b.Link.VM
 		}
 	}
-	return rules.Verify(pkg.Evidence, opts, policy.Context{Verified: stored.Verified})
+	return rules.Verify(pkg.Evidence, opts, about)
+}
+
+// inPackage reads the files that a package's policy names out of the package, and
+// nothing beside it.
+func inPackage(dir string) func(string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
+		if err := localNames([]string{name}); err != nil {
+			return nil, err
+		}
+		return readFile(filepath.Join(dir, name), policy.MaxPolicy)
+	}
+}
+
+// localNames refuses names that lead out of a package.
+func localNames(names []string) error {
+	for _, name := range names {
+		if !filepath.IsLocal(name) {
+			return fmt.Errorf("%s leads out of the package", report.Clean(name))
+		}
+	}
+	return nil
 }
 
 // sameResult reports the first difference between a stored result and the one that

@@ -101,7 +101,7 @@ func previousResult(path string) (*verify.Previous, error) {
 	}
 	previous := state.Previous(r)
 	if previous == nil {
-		return nil, usagef("--previous %s: verdict %s: want a trusted result, with both layers", path, r.Verdict)
+		return nil, usagef("--previous %s: verdict %s: want a trusted result, with a host", path, r.Verdict)
 	}
 	return previous, nil
 }

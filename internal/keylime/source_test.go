@@ -231,7 +231,7 @@ func TestHostSource(t *testing.T) {
 		if r := judge(b, o); r.Guest() != nil {
 			t.Error("a guest key that nobody knows passes")
 		}
-		o.Anchors.Guests = []verify.PinnedGuest{{Name: "web", AK: b.Link.GuestAK, Source: "trust.yaml"}}
+		o.Anchors.Guests = []verify.PinnedGuest{{Name: "web", VM: b.Link.VM, AK: b.Link.GuestAK, Source: "trust.yaml"}}
 		r := judge(b, o)
 		if bad := broken(r); len(bad) > 0 || r.LinkMethod != quote.LinkNonceOnly {
 			t.Errorf("link %s, does not hold: %q", r.LinkMethod, bad)

@@ -73,7 +73,7 @@ func (d Dir) Keep(r *policy.Result, write func(path string, data []byte, mode fs
 }
 
 // Previous is what an accepted result says of both layers' keys and counters, for
-// verify.Options; nil for no result, or one without both layers.
+// verify.Options; nil for no result, or one without a host.
 func Previous(r *policy.Result) *verify.Previous {
 	if r == nil || r.Verdict != policy.Trusted {
 		return nil
@@ -91,7 +91,7 @@ func Previous(r *policy.Result) *verify.Previous {
 			p.GuestAK, p.GuestClock = l.Claims.AK, l.Claims.Clock
 		}
 	}
-	if len(p.HostAK) == 0 || len(p.GuestAK) == 0 {
+	if len(p.HostAK) == 0 { // a guest under a deep quote has no key of its own
 		return nil
 	}
 	return p

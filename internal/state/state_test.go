@@ -69,14 +69,18 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-func TestPreviousNeedsATrustedResultOfBothLayers(t *testing.T) {
+func TestPreviousNeedsATrustedResultWithAHost(t *testing.T) {
 	if Previous(nil) != nil || Previous(result(policy.Untrusted, 1)) != nil {
 		t.Error("made of nothing, or of an untrusted result")
 	}
 	r := result(policy.Trusted, 1)
-	r.Layers[2].Claims = nil
+	r.Layers[2].Claims.AK = nil // as under a deep quote
+	if p := Previous(r); p == nil || p.GuestAK != nil || len(p.HostAK) == 0 {
+		t.Errorf("of a guest without a key: %+v", p)
+	}
+	r.Layers[0].Claims = nil
 	if Previous(r) != nil {
-		t.Error("made of one layer")
+		t.Error("made without a host")
 	}
 }
 

@@ -55,7 +55,7 @@ func (c *carried) link(method string) error {
 // pin has the tenant know the guest's key.
 func (c *carried) pin() error {
 	ak, err := c.World.Guest.AK.Name()
-	c.Options.Anchors.Guests = []verify.PinnedGuest{{Name: c.World.Guest.Name, AK: ak, Source: "trust.yaml: guests[0]"}}
+	c.Options.Anchors.Guests = []verify.PinnedGuest{{Name: c.World.Guest.Name, VM: c.World.Guest.VM, AK: ak, Source: "trust.yaml: guests[0]"}}
 	return err
 }
 
@@ -217,7 +217,7 @@ func keylimeVectors() []Vector {
 				return err
 			}),
 		nonce(Vector{Name: "OtherGuestShown", Comment: "the host's quote is for the leaf of another guest, and its fields are shown", Flags: []string{"Relay"},
-			Fails: []string{"link.guest-key", "link.guest-quote", "link.vm"}, Warns: []string{"context.instance"}},
+			Fails: []string{"link.guest-key", "link.guest-quote", "link.vm", "guest.ak.bound"}, Warns: []string{"context.instance"}},
 			func(c *carried) error {
 				w := *c.World
 				w.Guest = w.OtherGuest
@@ -261,7 +261,7 @@ func keylimeVectors() []Vector {
 		certified(Vector{Name: "Good", Comment: "a key in the host's TPM certified the vTPM, and the guest's key was activated in this run"}, nil, nil),
 		certified(Vector{Name: "NotActivated", Comment: "the vTPM is certified, and nothing binds the guest's key to it", Flags: []string{"UntrustedKey"}, Undecided: []string{"guest.ak.bound"}}, nil,
 			func(c *carried) error { c.Options.Anchors.Activated = nil; return nil }),
-		certified(Vector{Name: "Pinned", Comment: "the same, and the tenant pinned the guest's key"}, nil,
+		certified(Vector{Name: "Pinned", Comment: "the same, and the tenant pinned the guest's key: a pin says nothing of the vTPM that was certified", Flags: []string{"UntrustedKey"}, Undecided: []string{"guest.ak.bound"}}, nil,
 			func(c *carried) error { c.Options.Anchors.Activated = nil; return c.pin() }),
 		certified(Vector{Name: "NotAccepted", Comment: "the policy asks for a stronger link", Flags: []string{"WeakLink"}, Undecided: []string{"link.method"}}, nil,
 			func(c *carried) error { c.Options.LinkMinimum = ""; return nil }),
