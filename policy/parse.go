@@ -148,6 +148,9 @@ func (l *LayerPolicy) readTPM(v value) {
 	default:
 		bank.fail(quote.SHA256.String(), "unknown bank %q: want sha256, sha384 or sha512", clip(name))
 	}
+	if deny := m.get("denyFirmware"); deny.given() && l.TPM == quote.Version12 {
+		deny.fail("", "a TPM 1.2 signs no firmware version: this could only be believed")
+	}
 	for _, item := range m.get("denyFirmware").list("denyFirmware: [" + firmwareExample + "]") {
 		text := item.text(firmwareExample)
 		if text == "" {

@@ -46,6 +46,7 @@ func TestTPM12Section(t *testing.T) {
 func TestSHA1OnlyWithTPM12(t *testing.T) {
 	digest := strings.Repeat("ab", 20)
 	for name, c := range map[string]struct{ trust, tpm, pcrs, want string }{
+		"firmware with 1.2":     {"", `{version: "1.2", denyFirmware: ["IFX <7.85"]}`, digest, "signs no firmware version"},
 		"sha1 alone":            {"", "{bank: sha1}", digest, "sha1 is refused"},
 		"sha1 with 2.0":         {"", `{version: "2.0", bank: sha1}`, digest, "sha1 is refused"},
 		"sha256 with 1.2":       {"", `{version: "1.2", bank: sha256}`, digest, "has sha1 only"},

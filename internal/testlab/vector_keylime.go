@@ -206,6 +206,8 @@ func keylimeVectors() []Vector {
 			func(*carried) error { return nil }),
 		nonce(Vector{Name: "Unpinned", Comment: "nobody the tenant trusts knows the guest's key", Flags: []string{"WeakLink"}, Undecided: []string{"guest.ak.bound"}},
 			func(c *carried) error { c.Options.Anchors.Guests = nil; return nil }),
+		nonce(Vector{Name: "PinnedAnywhere", Comment: "the pin names no VM, so the guest could call itself by any", Flags: []string{"WeakLink"}, Undecided: []string{"guest.ak.bound"}},
+			func(c *carried) error { c.Options.Anchors.Guests[0].VM = quote.UUID{}; return nil }),
 		nonce(Vector{Name: "NotAccepted", Comment: "the policy does not name nonce-only", Flags: []string{"WeakLink"}, Undecided: []string{"link.method"}},
 			func(c *carried) error { c.Options.LinkMinimum = ""; return nil }),
 		nonce(Vector{Name: "OtherGuest", Comment: "the host quoted over another guest's leaf", Flags: []string{"Relay"}, Fails: []string{"link.inclusion"}, Undecided: unproven},
