@@ -208,7 +208,7 @@ func (p *Policy) ruleList() []rule {
 	add("trust.hosts", single, rankOf(!p.Trust.AnyHost), map[bool]string{false: "enrolled", true: "any-with-known-maker"}[p.Trust.AnyHost])
 	add("trust.roots", waives, 0, p.Trust.Roots...)
 	add("trust.guests.accept", accepts, 0, p.Trust.Guests...)
-	add("trust.link.minimum", single, linkRank(p.linkMinimum()), p.linkMinimum())
+	add("trust.link.minimum", single, verify.LinkRank(p.linkMinimum()), p.linkMinimum())
 	if p.MaxAge == 0 {
 		add("freshness.maxAge", single, math.MinInt, "any")
 	} else {

@@ -79,19 +79,6 @@ func reason(c verify.Check) string {
 	return s
 }
 
-// linkRank orders the link methods; 0 is no link.
-func linkRank(method string) int {
-	switch method {
-	case quote.LinkHostVouched, quote.LinkXenDeepQuote:
-		return 3
-	case quote.LinkEKCertified:
-		return 2
-	case quote.LinkNonceOnly:
-		return 1
-	}
-	return 0
-}
-
 // linkMinimum is the weakest link method that is accepted.
 func (p *Policy) linkMinimum() string {
 	if p == nil || p.Trust.LinkMinimum == "" {
@@ -109,7 +96,7 @@ func (p *Policy) caps(r *verify.Report) (caps, weak []string) {
 	if p == nil {
 		caps = append(caps, "no policy: nothing was appraised")
 	}
-	if least := p.linkMinimum(); linkRank(r.LinkMethod) < max(1, linkRank(least)) {
+	if least := p.linkMinimum(); verify.LinkRank(r.LinkMethod) < max(1, verify.LinkRank(least)) {
 		weak = append(weak, fmt.Sprintf("the link between guest and host is weaker than the policy's minimum: %s, want %s", r.LinkMethod, least))
 	}
 	return caps, weak

@@ -40,14 +40,7 @@ func peer(t testing.TB, l *quote.Layer, nonce []byte) error {
 // own is what this package says of the same: signature, nonce and PCR values.
 func own(t testing.TB, b *quote.Bundle, opts verify.Options) bool {
 	t.Helper()
-	data, err := b.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := verify.Evidence(data, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := reportOf(t, b, opts)
 	for _, id := range []string{"guest.quote.magic", "guest.quote.type", "guest.quote.format", "guest.quote.signature", "guest.quote.nonce", "guest.quote.pcr-digest"} {
 		if c, ok := r.Check(id); !ok || c.Status != verify.Pass {
 			return false

@@ -68,8 +68,8 @@ func TestLinkMethodSays(t *testing.T) {
 	}
 }
 
-// accepted reports whether a bundle holds in full.
-func accepted(t testing.TB, b *quote.Bundle, opts verify.Options) bool {
+// reportOf is the report on a bundle.
+func reportOf(t testing.TB, b *quote.Bundle, opts verify.Options) *verify.Report {
 	t.Helper()
 	data, err := b.Encode()
 	if err != nil {
@@ -79,7 +79,13 @@ func accepted(t testing.TB, b *quote.Bundle, opts verify.Options) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return r.Guest() != nil
+	return r
+}
+
+// accepted reports whether a bundle holds in full.
+func accepted(t testing.TB, b *quote.Bundle, opts verify.Options) bool {
+	t.Helper()
+	return reportOf(t, b, opts).Guest() != nil
 }
 
 // TestByteFlips: no byte of what is signed, of a signature, or of what these bind
@@ -133,14 +139,15 @@ func TestByteFlips(t *testing.T) {
 	}
 }
 
-// TestRSAPSS: quotes by RSAPSS keys hold too. Their salt is random, so they are
-// not among the vectors.
-func TestRSAPSS(t *testing.T) {
+// worldOfRSA is the virtual world with a host AK for an RSA scheme; what it signed
+// is PKCS #1 v1.5 under either name.
+func worldOfRSA(t *testing.T, scheme quote.Scheme) (*quote.Bundle, verify.Options, *testlab.Key) {
+	t.Helper()
 	w, err := testlab.NewWorld()
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := testlab.NewKey(testlab.KeyTemplate{Label: "PSS", Attributes: testlab.AKAttributes, RSA: 2048, Scheme: quote.RSAPSS, SchemeHash: quote.SHA256})
+	key, err := testlab.NewKey(testlab.KeyTemplate{Label: "PSS", Attributes: testlab.AKAttributes, RSA: 2048, Scheme: scheme, SchemeHash: quote.SHA256})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +161,13 @@ func TestRSAPSS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What testlab signed is PKCS #1 v1.5 under the name of RSAPSS.
+	return b, opts, key
+}
+
+// TestRSAPSS: quotes by RSAPSS keys hold too. Their salt is random, so they are
+// not among the vectors.
+func TestRSAPSS(t *testing.T) {
+	b, opts, key := worldOfRSA(t, quote.RSAPSS)
 	if accepted(t, b, opts) {
 		t.Error("a PKCS #1 v1.5 signature passes for RSAPSS")
 	}
@@ -181,24 +194,7 @@ func TestRSAPSS(t *testing.T) {
 // TestRSASchemeOfKey: a key for RSASSA is not taken for one for RSAPSS, whatever
 // the signature says of itself and even when it verifies.
 func TestRSASchemeOfKey(t *testing.T) {
-	w, err := testlab.NewWorld()
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := testlab.NewKey(testlab.KeyTemplate{Label: "PSS", Attributes: testlab.AKAttributes, RSA: 2048, Scheme: quote.RSASSA, SchemeHash: quote.SHA256})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Host.AK = key
-	challenge := testlab.Challenge(1)
-	b, err := w.Bundle(challenge)
-	if err != nil {
-		t.Fatal(err)
-	}
-	opts, err := w.Options(challenge)
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, opts, key := worldOfRSA(t, quote.RSASSA)
 	if !accepted(t, b, opts) {
 		t.Fatal("the key's own scheme is refused")
 	}

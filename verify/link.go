@@ -51,7 +51,7 @@ func (v *verification) linkMethod() Check {
 		return v.guest.absent(v.bundle)
 	case method == quote.LinkNone:
 		return unknown("nothing links the guest's quote to the host's: they may be of different machines").evidence(method, least, "link.method")
-	case linkRank(method) < linkRank(least):
+	case LinkRank(method) < LinkRank(least):
 		return unknown("the link is weaker than the policy's minimum").evidence(method, least, "link.method")
 	case carriesLeaf(method):
 		return v.carriedMethod()

@@ -146,7 +146,7 @@ func (o *Options) validate() error {
 		return fmt.Errorf("%w: host: %w", ErrOptions, o.Host.validate())
 	case o.Guest.validate() != nil:
 		return fmt.Errorf("%w: guest: %w", ErrOptions, o.Guest.validate())
-	case linkRank(o.linkMinimum()) == 0 && o.linkMinimum() != quote.LinkNone:
+	case LinkRank(o.linkMinimum()) == 0 && o.linkMinimum() != quote.LinkNone:
 		return fmt.Errorf("%w: link minimum %q is not a link method", ErrOptions, o.LinkMinimum)
 	}
 	return nil
@@ -188,8 +188,9 @@ func (e Expect) bank() quote.Alg {
 	return e.Bank
 }
 
-// linkRank orders the link methods; 0 is no link.
-func linkRank(method string) int {
+// LinkRank orders the link methods by what they prove, from 1, the weakest; 0 is
+// no link.
+func LinkRank(method string) int {
 	switch method {
 	case quote.LinkHostVouched, quote.LinkXenDeepQuote:
 		return 3

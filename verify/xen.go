@@ -113,7 +113,7 @@ func (v *verification) deepMethod() Check {
 	switch least := v.opts.linkMinimum(); {
 	case d == nil:
 		return unknown("the evidence has no deep quote").evidence("none", "a deep quote of the Xen vTPM", where)
-	case linkRank(quote.LinkXenDeepQuote) < linkRank(least):
+	case LinkRank(quote.LinkXenDeepQuote) < LinkRank(least):
 		return unknown("the link is weaker than the policy's minimum").evidence(quote.LinkXenDeepQuote, least, "link.method")
 	case !v.host.ev.Is12() || !v.guest.ev.Is12():
 		return unknown("only TPM 1.2 deep quotes: Xen has none for TPM 2.0").

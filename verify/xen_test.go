@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/deepattest/deepattest/internal/testlab/floor"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -166,27 +166,9 @@ func BenchmarkDeepQuote(b *testing.B) {
 	}
 	check := verify.DeepQuoteCheck(bundle, good.options)
 	key, q := p.Key.(*rsa.PublicKey), bundle.Host.Quote
-	signature := func() {
+	signature := func() bool {
 		d := sha1.Sum(q.Attest)
-		if err := rsa.VerifyPKCS1v15(key, crypto.SHA1, d[:], q.Signature); err != nil {
-			b.Fatal(err)
-		}
+		return rsa.VerifyPKCS1v15(key, crypto.SHA1, d[:], q.Signature) == nil
 	}
-	whole := func() {
-		if !check() {
-			b.Fatal("the good deep quote does not hold")
-		}
-	}
-	// Both in turn, so that a busy machine slows both down alike; medians, so that
-	// what else runs there does not decide.
-	var alone, all []time.Duration
-	for b.Loop() {
-		start := time.Now()
-		signature()
-		middle := time.Now()
-		whole()
-		alone, all = append(alone, middle.Sub(start)), append(all, time.Since(middle))
-	}
-	median := func(d []time.Duration) float64 { slices.Sort(d); return float64(d[len(d)/2]) }
-	b.ReportMetric(median(all)/median(alone), "xRSA")
+	floor.Ratio(b, signature, check)
 }

@@ -1,9 +1,7 @@
 package tpm
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -32,18 +30,11 @@ func (t *TPM) CreateAK(ctx context.Context, alg KeyAlg) (*AK, error) {
 	}
 	var ak *AK
 	err = t.do(ctx, func(x *tx) error {
-		rsp, public, err := x.createPrimary("attestation key", template)
+		rsp, public, err := x.createSigner("attestation key", template)
 		if err != nil {
 			return err
 		}
-		name, err := tpm2.ObjectName(public)
-		if err == nil && !bytes.Equal(name.Buffer, rsp.Name.Buffer) {
-			err = errors.New("the TPM named the key differently from its public area")
-		}
-		if err != nil {
-			return errors.Join(x.fail("create attestation key", err), x.discard(rsp.ObjectHandle))
-		}
-		ak = &AK{Public: tpm2.Marshal(public), Name: name.Buffer, handle: rsp.ObjectHandle}
+		ak = &AK{Public: public, Name: rsp.Name.Buffer, handle: rsp.ObjectHandle}
 		return nil
 	})
 	return ak, err

@@ -1,13 +1,11 @@
 package tpm
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -38,18 +36,11 @@ func (k *CAKey) auth() tpm2.AuthHandle {
 func (t *TPM) CreateCAKey(ctx context.Context) (*CAKey, error) {
 	var key *CAKey
 	err := t.do(ctx, func(x *tx) error {
-		rsp, public, err := x.createPrimary("CA key", caTemplate())
+		rsp, public, err := x.createSigner("CA key", caTemplate())
 		if err != nil {
 			return err
 		}
-		name, err := tpm2.ObjectName(public)
-		if err == nil && !bytes.Equal(name.Buffer, rsp.Name.Buffer) {
-			err = errors.New("the TPM named the key differently from its public area")
-		}
-		if err != nil {
-			return errors.Join(x.fail("create CA key", err), x.discard(rsp.ObjectHandle))
-		}
-		key = &CAKey{Public: tpm2.Marshal(public), Name: name.Buffer, handle: rsp.ObjectHandle}
+		key = &CAKey{Public: public, Name: rsp.Name.Buffer, handle: rsp.ObjectHandle}
 		return nil
 	})
 	return key, err

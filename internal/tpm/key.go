@@ -1,6 +1,8 @@
 package tpm
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
@@ -88,7 +90,24 @@ func (x *tx) createPrimary(what string, template tpm2.TPMTPublic) (*tpm2.CreateP
 	}
 	public, err := rsp.OutPublic.Contents()
 	if err != nil {
-		return nil, nil, x.fail("create "+what, err)
+		return nil, nil, errors.Join(x.fail("create "+what, err), x.discard(rsp.ObjectHandle))
 	}
 	return rsp, public, nil
+}
+
+// createSigner is createPrimary for a key that signs: its name has to be that of
+// its public area (Part 1, section 16), because others know the key by it.
+func (x *tx) createSigner(what string, template tpm2.TPMTPublic) (rsp *tpm2.CreatePrimaryResponse, public []byte, err error) {
+	rsp, p, err := x.createPrimary(what, template)
+	if err != nil {
+		return nil, nil, err
+	}
+	name, err := tpm2.ObjectName(p)
+	if err == nil && !bytes.Equal(name.Buffer, rsp.Name.Buffer) {
+		err = errors.New("the TPM named the key differently from its public area")
+	}
+	if err != nil {
+		return nil, nil, errors.Join(x.fail("create "+what, err), x.discard(rsp.ObjectHandle))
+	}
+	return rsp, tpm2.Marshal(p), nil
 }
