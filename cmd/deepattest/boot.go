@@ -126,10 +126,17 @@ func (f placed) place(root string) error {
 	if f.link == "" {
 		return writeFile(path, f.data, f.mode)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	fresh := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new") // a link cannot be written over, only renamed over
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return os.Symlink(f.link, path)
+	if err := os.Symlink(f.link, fresh); err != nil {
+		return err
+	}
+	if err := os.Rename(fresh, path); err != nil {
+		return errors.Join(err, os.Remove(fresh))
+	}
+	return nil
 }
 
 func (p *program) bootInstall(c *cli.Context) error {
@@ -144,7 +151,7 @@ func (p *program) bootInstall(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	more, err := bootFiles(c)
+	more, hidden, err := bootFiles(c)
 	if err != nil {
 		return err
 	}
@@ -161,89 +168,13 @@ func (p *program) bootInstall(c *cli.Context) error {
 	if err := p.removeFiles(c, gone); err != nil {
 		return err
 	}
+	for _, name := range hidden {
+		if _, err := fmt.Fprintf(p.out, "next: the service sees %[1]s only as a credential: put it into /%[2]s, name it without a folder, and add LoadCredential=%[1]s:/%[2]s/%[1]s in a drop-in of deep-attestation-.service.d\n",
+			filepath.Base(name), configDir); err != nil {
+			return err
+		}
+	}
 	return p.bootEnd(c, "systemctl daemon-reload, and start deep-attested.target or boot")
-}
-
-// bootFiles are configuration, policy, trust file, workloads and the program, as
-// far as they are given or missing.
-func bootFiles(c *cli.Context) ([]placed, error) {
-	root := c.String("root")
-	var list []placed
-	for name, check := range map[string]func(string) error{
-		"policy": func(path string) error { _, err := readPolicy(path); return err },
-		"trust":  func(path string) error { _, err := openTrust(path); return err },
-	} {
-		to := path.Join(configDir, name+".yaml")
-		switch from := c.String(name); {
-		case from != "":
-			if err := check(from); err != nil {
-				return nil, usage(err)
-			}
-			data, err := readFile(from, maxPEM) // the most that systemd hands on as a credential
-			if err != nil {
-				return nil, usagef("--%s: %w; systemd hands on 1 MiB at most", name, err)
-			}
-			list = append(list, placed{name: to, data: data, mode: 0o644})
-		default:
-			if _, err := os.Stat(filepath.Join(root, to)); err != nil {
-				return nil, usagef("--%s is missing, and none is installed: %w", name, err)
-			}
-		}
-	}
-	env, err := bootEnvironment(c)
-	if err != nil {
-		return nil, err
-	}
-	list = append(list, env...)
-	drop, err := systemd.Files.ReadFile("workload.conf")
-	if err != nil {
-		return nil, err
-	}
-	for _, name := range c.StringSlice("workload") {
-		if !strings.HasSuffix(name, ".service") || strings.ContainsAny(name, "/\\ ") {
-			return nil, usagef("--workload %q: want the name of a service, such as nginx.service", name)
-		}
-		list = append(list, placed{name: path.Join(unitsDir, name+".d/attested.conf"), data: drop, mode: 0o644})
-	}
-	if _, err := os.Stat(filepath.Join(root, programBin)); errors.Is(err, fs.ErrNotExist) {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		data, err := os.ReadFile(self)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, placed{name: programBin, data: data, mode: 0o755})
-	}
-	slices.SortFunc(list, func(a, b placed) int { return strings.Compare(a.name, b.name) })
-	return list, nil
-}
-
-// bootEnvironment is boot.env with the host that was named; nothing when none was
-// and there is one already.
-func bootEnvironment(c *cli.Context) ([]placed, error) {
-	to := path.Join(configDir, "boot.env")
-	if c.String("host") == "" {
-		if _, err := os.Stat(filepath.Join(c.String("root"), to)); err != nil {
-			return nil, usagef("--host is missing, and no /%s is installed: name the host's quote service", to)
-		}
-		return nil, nil
-	}
-	if _, err := parseVM(c.String("vm")); err != nil {
-		return nil, err
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "# How this machine attests itself: see the units in /%s.\nDEEPATTEST_HOST=%s\n", unitsDir, c.String("host"))
-	for _, v := range [][2]string{{"DEEPATTEST_HOST_FINGERPRINT", c.String("host-fingerprint")}, {"DEEPATTEST_VM", c.String("vm")}} {
-		if v[1] != "" {
-			fmt.Fprintf(&b, "%s=%s\n", v[0], v[1])
-		}
-	}
-	if strings.ContainsAny(c.String("host")+c.String("host-fingerprint"), "\n\"'\\ ") {
-		return nil, usagef("--host and --host-fingerprint may hold no blanks and quotes")
-	}
-	return []placed{{name: to, data: []byte(b.String()), mode: 0o644}}, nil
 }
 
 // otherModes are files that only other modes have.
