@@ -16,14 +16,14 @@ func layerClaims(c *verify.Claims) *LayerClaims {
 		EK: c.EK, AK: c.AK, Bank: c.Bank, PCRs: maps.Clone(c.PCRs), Replayed: c.Log.Replayed(),
 		Clock: c.Clock, SecureBoot: "unknown",
 	}
-	if s := c.Log.SecureBoot(); s != nil {
+	if s, err := c.Log.SecureBoot(); err == nil {
 		l.SecureBoot = "disabled"
 		if s.Enabled {
 			l.SecureBoot = "enabled"
 		}
 	}
-	for _, line := range c.Log.CommandLines() {
-		if line.Rests == quote.RestsData && line.Text != "" {
+	for _, line := range c.Log.CommandLines(nil).Lines {
+		if line.Rests == quote.RestsData && line.Text != "" && !line.Doubtful {
 			l.CommandLine = append(l.CommandLine, clipTo(line.Text, 4096))
 		}
 	}

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"encoding/binary"
+	"slices"
 	"strings"
 	"unicode/utf16"
 
@@ -13,7 +14,7 @@ import (
 // logScenes are about rules that rest on logs.
 func logScenes() []scene {
 	list := append(secureBootScenes(), commandLineScenes()...)
-	return append(append(list, imaScenes()...), eventScenes()...)
+	return slices.Concat(list, imaScenes(), eventScenes(), forgedScenes())
 }
 
 func secureBootScenes() []scene {
@@ -51,7 +52,8 @@ func secureBootScenes() []scene {
 
 // Command lines as boot software measures them.
 const (
-	grubLine = "/vmlinuz console=ttyS0 vm.role=report" // of the boot grub-sb, in PCR 8
+	grubLine = "/vmlinuz console=ttyS0 vm.role=report"                            // of the boot grub-sb, in PCR 8
+	grubPCR4 = "c2125c9768ec0280072b8fc88e2ab4c1ee344bb954a06145248ffc83bd4d15c8" // of the same boot
 	stubLine = "ro quiet ima_policy=tcb"
 )
 
@@ -77,7 +79,7 @@ func commandLineScenes() []scene {
 	const id = "policy.guest.cmdline"
 	w := func(want string) map[string]string { return map[string]string{id: want} }
 	rule := func(rules string) string {
-		return "$HOSTguest: {pcrs: {2: ${guest.2}}, cmdline: {" + rules + "}}\n"
+		return "$HOSTguest: {pcrs: {4: [{sha256: ${guest.4}}, {sha256: " + grubPCR4 + "}]}, cmdline: {" + rules + "}}\n"
 	}
 	// A guest that GRUB booted; more is what else happened to its log.
 	grub := func(more ...func(m *testlab.Machine) error) func(*testlab.World) error {
@@ -132,16 +134,16 @@ func commandLineScenes() []scene {
 		{name: "a line of another file system under a command's prefix", policy: rule(deny), world: grub(command("(hd1)" + evil)), verdict: policy.Untrusted, want: w("fail")},
 		{name: "a line as Linux gets it under a command's prefix", policy: rule(deny), world: grub(command("BOOT_IMAGE=" + evil)), verdict: policy.Untrusted, want: w("fail")},
 		{name: "a good line under a command's prefix", policy: rule(deny), world: grub(command("/vmlinuz ro")), verdict: policy.Trusted, want: w("pass: 2 measured")},
-		{name: "a line with a tab under a command's prefix", policy: rule(deny), world: grub(command("/vmlinuz\tinit=/bin/sh")), verdict: policy.Inconclusive, want: w("unknown: the log proves only the digest")},
+		{name: "a line with a tab under a command's prefix", policy: rule(deny), world: grub(command("/vmlinuz\tinit=/bin/sh")), verdict: policy.Untrusted, want: w(`fail: a kernel command line breaks a rule: "init=/bin/sh"`)},
 		{name: "a line with a tab under a command's prefix, and a list", policy: rule(`allow: ["` + grubLine + `"]`), world: grub(command("/vmlinuz\tinit=/bin/sh")), verdict: policy.Untrusted, want: w("fail: a kernel command line is not on the list")},
-		{name: "a long line under a command's prefix", policy: rule(deny), world: grub(command("/vmlinuz " + strings.Repeat("é", 600) + " init=/bin/sh")), verdict: policy.Inconclusive, want: w("unknown: the log proves only the digest")},
+		{name: "a long line under a command's prefix", policy: rule(deny), world: grub(command("/vmlinuz " + strings.Repeat("é", 600) + " init=/bin/sh")), verdict: policy.Untrusted, want: w(`fail: a kernel command line breaks a rule: "init=/bin/sh"`)},
 		{name: "a line under a module's prefix", policy: rule(deny), world: grub(measure(8, quote.EventIPL, "module_cmdline: "+evil+"\x00", evil)), verdict: policy.Untrusted, want: w(`fail: a kernel command line breaks a rule: "init=/bin/sh"`)},
 		{name: "a line relabelled a command", policy: rule(`deny: ["console="]`), world: grub(line("/vmlinuz ro"), func(m *testlab.Machine) error {
 			return relabel(m, "kernel_cmdline: "+grubLine, func(e *quote.Event) { e.Data = []byte("grub_cmd: " + grubLine + "\x00") })
 		}), verdict: policy.Untrusted, want: w(`fail: a kernel command line breaks a rule: "console=ttyS0"`)},
 	}
-	// Events that are proven by their data and are something else by their type
-	// only may be the line that was booted.
+	// What an event is called changes nothing: the command that loaded the kernel and
+	// the bytes behind the digest tell.
 	for name, edit := range map[string]func(*quote.Event){
 		"an action":          func(e *quote.Event) { e.Type, e.Data = quote.EventEFIAction, []byte(grubLine) },
 		"a separator":        func(e *quote.Event) { e.Type, e.Data = quote.EventSeparator, []byte(grubLine) },
@@ -151,7 +153,7 @@ func commandLineScenes() []scene {
 		"shim's":             func(e *quote.Event) { e.Data = []byte("MokList\x00") },
 	} {
 		list = append(list, scene{
-			name: "a line relabelled " + name, policy: rule(`deny: ["console="]`), verdict: policy.Inconclusive, want: w("unknown: a measurement that nothing explains may be a kernel command line"),
+			name: "a line relabelled " + name, policy: rule(`deny: ["console="]`), verdict: policy.Untrusted, want: w(`fail: a kernel command line breaks a rule: "console=ttyS0"`),
 			world: grub(line("/vmlinuz ro"), func(m *testlab.Machine) error { return relabel(m, "kernel_cmdline: "+grubLine, edit) }),
 		})
 	}
@@ -165,7 +167,7 @@ func commandLineScenes() []scene {
 			m.PCRs[quote.SHA256][12] = testlab.Challenge(7)
 			return nil
 		}), verdict: policy.Inconclusive, want: map[string]string{id: "unknown: a measurement that nothing explains"}},
-		{name: "the host's line", policy: "host: {cmdline: {" + deny + "}}\n$GUEST", world: func(w *testlab.World) error { return w.Host.Boot("grub-sb") }, verdict: policy.Trusted, want: map[string]string{host: "pass", "policy.host.coverage": "warn"}},
+		{name: "the host's line", policy: "host: {pcrs: {4: " + grubPCR4 + "}, cmdline: {" + deny + "}}\n$GUEST", world: func(w *testlab.World) error { return w.Host.Boot("grub-sb") }, verdict: policy.Trusted, want: map[string]string{host: "pass", "policy.host.coverage": "warn"}},
 		{name: "the host's line is denied", policy: "host: {cmdline: {deny: [console]}}\n$GUEST", world: func(w *testlab.World) error { return w.Host.Boot("grub-sb") }, verdict: policy.Untrusted, want: map[string]string{host: "fail"}},
 	}...)
 }

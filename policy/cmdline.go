@@ -85,16 +85,25 @@ func (c *CommandLineRule) denies(word string) (rule string, denied bool) {
 	return c.Deny[i], true
 }
 
-// judge returns what is wrong with a command line, or "". Of a required parameter
-// that is there more than once the last one counts, as most of the kernel's
-// setters overwrite what an earlier one set.
-func (c *CommandLineRule) judge(line string) string {
+// denied returns the denied parameter of a command line, or "".
+func (c *CommandLineRule) denied(line string) string {
 	kernel, init := splitCommandLine(line)
 	for _, word := range slices.Concat(kernel, init) {
 		if rule, denied := c.denies(word); denied {
 			return fmt.Sprintf("%q is denied by %q", clip(word), rule)
 		}
 	}
+	return ""
+}
+
+// judge returns what is wrong with a command line, or "". Of a required parameter
+// that is there more than once the last one counts, as most of the kernel's
+// setters overwrite what an earlier one set.
+func (c *CommandLineRule) judge(line string) string {
+	if denied := c.denied(line); denied != "" {
+		return denied
+	}
+	kernel, _ := splitCommandLine(line)
 	slices.Reverse(kernel)
 	for _, rule := range c.Require {
 		last := slices.IndexFunc(kernel, func(word string) bool { return parameterName(word) == parameterName(rule) })

@@ -62,8 +62,8 @@ func (s *section) coverage() outcome {
 		return unknown("the section asks nothing of the %s's state that does more than warn", s.layer)
 	}
 	open := s.open()
-	if len(s.claims.Log.Replayed()) > 0 && !s.claims.Log.MeasuresKernel() {
-		open = append(open, "the kernel (firmware and boot loader measured none)")
+	if s.policy.leavesKernel(s.layer, s.claims) {
+		open = append(open, "the kernel (no PCR that is pinned measures one)")
 	}
 	if s.layer == verify.Host && !s.policy.pinsService() {
 		open = append(open, s.rules.service())
@@ -72,6 +72,19 @@ func (s *section) coverage() outcome {
 		return warn("another state would pass in: %s", strings.Join(open, "; "))
 	}
 	return pass("every PCR of the boot chain that holds a measurement is pinned")
+}
+
+// leavesKernel reports whether none of the PCRs that a section pins holds a kernel.
+// What others hold, the running system may have measured itself. Without a log
+// nothing can be said.
+func (p *Policy) leavesKernel(layer verify.Layer, claims *verify.Claims) bool {
+	var pinned []int
+	for _, n := range []int{4, 9, 11} {
+		if p.pins(layer, n) {
+			pinned = append(pinned, n)
+		}
+	}
+	return len(claims.Log.Replayed()) > 0 && !claims.Log.MeasuresKernel(pinned...)
 }
 
 // open names the parts of the boot chain that are measured and not pinned.
@@ -107,9 +120,15 @@ func (p *Policy) pinsService() bool {
 		// 17 to 19.
 		return slices.ContainsFunc([]int{11, 12, 13, 14, 17, 18, 19}, func(n int) bool { return p.pins(verify.Host, n) })
 	}
-	return p.pins(verify.Host, 11) || p.listsFiles(verify.Host) ||
-		l != nil && l.Events != nil && !p.warnOnly(checkID(verify.Host, "events")) &&
-			slices.ContainsFunc(l.Events.Require, func(r EventRule) bool { return r.PCR == 11 })
+	return p.pins(verify.Host, 11) || p.listsFiles(verify.Host) || p.requiresKernel(verify.Host)
+}
+
+// requiresKernel reports whether a section requires measurements of PCR 11 and says
+// what was started: something else could make the same measurements.
+func (p *Policy) requiresKernel(layer verify.Layer) bool {
+	l := p.layer(layer)
+	return l != nil && l.Events != nil && !p.warnOnly(checkID(layer, "events")) && (p.pins(layer, 4) || p.pins(layer, 7)) &&
+		slices.ContainsFunc(l.Events.Require, func(r EventRule) bool { return r.PCR == 11 })
 }
 
 // service names what vouches for guests, and how it could be pinned.
@@ -138,8 +157,8 @@ func (a *appraisal) limits(place Place) []string {
 				loose = append(loose, fmt.Sprint(n))
 			}
 		}
-		if len(claims.Log.Replayed()) > 0 && !claims.Log.MeasuresKernel() {
-			list = append(list, fmt.Sprintf("the kernel of the %s: firmware and boot loader measured none", name))
+		if a.policy.leavesKernel(name, claims) {
+			list = append(list, fmt.Sprintf("the kernel of the %s: no PCR that the policy pins measures one", name))
 		}
 		if len(loose) > 0 {
 			list = append(list, fmt.Sprintf("what the %s measured into PCR %s: no value in the policy decides about it", name, strings.Join(loose, ", ")))

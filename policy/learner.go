@@ -111,7 +111,7 @@ func (l *learnedLayer) sooner(index int, c *verify.Claims) {
 func (l *learnedLayer) add(index int, c *verify.Claims) {
 	l.tpm, l.bank = c.TPM, c.Bank
 	l.boots++
-	if s := c.Log.SecureBoot(); s != nil && s.Enabled && !s.SetupMode {
+	if s, err := c.Log.SecureBoot(); err == nil && s.Enabled && !s.SetupMode {
 		l.secureBoot++
 	}
 	var components map[int][]ComponentValue // read when a value is new

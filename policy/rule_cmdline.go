@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,46 +8,58 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// measuredLine is a command line in the log, as far as its text is known.
-type measuredLine struct {
-	text  string // empty when the log proves a digest only
-	where string
-	got   string // digest
-}
-
-// commandLine judges every kernel command line. GRUB measures its commands and
-// command lines alike into PCR 8 and only an unprotected prefix tells them apart,
-// so a command that looks like a command line is judged as one.
+// commandLine judges every kernel command line. It holds only when all that was
+// measured into the PCRs for them is understood from what its digests prove: a
+// measurement that the log does not explain may be the line that was booted, unless
+// the policy pins it by value.
 func (s *section) commandLine() outcome {
 	rule := s.rules.CommandLine
-	lines := s.measuredLines()
-	if len(lines) == 0 {
+	found := s.claims.Log.CommandLines(rule.Allow)
+	if len(found.Lines) == 0 {
 		return unknown("no kernel command line is in the log").evidence("", "", "PCRs 8, 9, 11, 12")
 	}
-	for _, l := range lines {
-		if l.text == "" {
-			continue
-		}
-		if verdict := rule.judge(l.text); verdict != "" {
-			return fail("a kernel command line breaks a rule: %s", verdict).evidence(clipTo(l.text, 512), rule.String(), l.where)
-		}
-		if len(rule.Allow) > 0 && !slices.Contains(rule.Allow, l.text) {
-			return fail("a kernel command line is not on the list").evidence(clipTo(l.text, 512), rule.String(), l.where)
+	var gap outcome
+	note := func(o outcome) {
+		if gap.Detail == "" {
+			gap = o
 		}
 	}
-	for _, l := range lines {
+	sure := 0
+	for _, l := range found.Lines {
+		where := fmt.Sprintf("PCR %d, event %d (%s)", l.PCR, l.Event, l.Source)
+		broken, listed := rule.judge(l.Text), len(rule.Allow) == 0 || slices.Contains(rule.Allow, l.Text)
 		switch {
-		case l.text != "":
-		case len(rule.Allow) > 0:
-			return fail("a kernel command line is not on the list").evidence("a line with digest "+l.got, rule.String(), l.where)
+		case l.Text == "" && s.policy.pins(s.layer, l.PCR):
+			sure++
+		case l.Text == "" && len(rule.Allow) > 0:
+			return fail("a kernel command line is not on the list").evidence("a line with digest "+l.Digest.String(), rule.String(), where)
+		case l.Text == "":
+			note(unknown("the log proves only the digest of a kernel command line: name the whole line in cmdline.allow").evidence(l.Digest.String(), rule.String(), where))
+		case rule.denied(l.Text) != "":
+			return fail("a kernel command line breaks a rule: %s", rule.denied(l.Text)).evidence(clipTo(l.Text, 512), rule.String(), where)
+		case l.Doubtful && (broken != "" || !listed):
+			if !s.policy.pins(s.layer, l.PCR) {
+				note(unknown("it is not known whether a measured text is a kernel command line: pin PCR %d by value", l.PCR).evidence(clipTo(l.Text, 512), rule.String(), where))
+			}
+		case l.Doubtful:
+		case broken != "":
+			return fail("a kernel command line breaks a rule: %s", broken).evidence(clipTo(l.Text, 512), rule.String(), where)
+		case !listed:
+			return fail("a kernel command line is not on the list").evidence(clipTo(l.Text, 512), rule.String(), where)
 		default:
-			return unknown("the log proves only the digest of a kernel command line: name the whole line in cmdline.allow").evidence(l.got, rule.String(), l.where)
+			sure++
 		}
 	}
-	if where := s.hiddenLine(); where != "" {
-		return unknown("a measurement that nothing explains may be a kernel command line").evidence("", rule.String(), where)
+	if where := s.hiddenLine(found); where != "" {
+		note(unknown("a measurement that nothing explains may be a kernel command line").evidence("", rule.String(), where))
 	}
-	return pass("%d measured kernel command lines keep to the rules", len(lines))
+	switch {
+	case gap.Detail != "":
+		return gap
+	case sure == 0:
+		return unknown("no kernel command line is in the log").evidence("", "", "PCRs 8, 9, 11, 12")
+	}
+	return pass("%d measured kernel command lines keep to the rules", sure)
 }
 
 // String sums up the rule.
@@ -66,79 +77,29 @@ func (c *CommandLineRule) String() string {
 	return clipTo(strings.Join(parts, ", "), 512)
 }
 
-// measuredLines collects the command lines. A line of which the log holds only a
-// digest is recognised when it is that of a line the policy allows or of another
-// line in the log.
-func (s *section) measuredLines() []measuredLine {
-	known := slices.Clone(s.rules.CommandLine.Allow)
-	for _, c := range s.claims.Log.CommandLines() {
-		if proven(c) {
-			known = append(known, c.Text)
-		}
-	}
-	var lines []measuredLine
-	for _, c := range s.claims.Log.CommandLines() {
-		l := measuredLine{where: fmt.Sprintf("PCR %d, event %d (%s)", c.PCR, c.Event, c.Source), got: c.Digest.String()}
-		if proven(c) {
-			l.text = c.Text
-		} else if i := slices.IndexFunc(known, func(k string) bool { return c.Is(k) || c.Is(k+"\n") }); i >= 0 {
-			l.text = known[i]
-		}
-		lines = append(lines, l)
-	}
-	for _, c := range s.measured() {
-		if text, ok := disguisedLine(c, s.claims.Bank); ok {
-			lines = append(lines, measuredLine{text: text, got: c.Digest.String(), where: fmt.Sprintf("PCR %d, event %d (%s)", c.PCR, c.Event, c.Kind)})
-		}
-	}
-	return lines
-}
-
-func proven(c quote.CommandLine) bool { return c.Rests == quote.RestsData && c.Text != "" }
-
-// disguisedLine returns a GRUB command, or a line for a multiboot module, that
-// would be a command line under another prefix: those begin with the kernel's
-// path, which no command does. The text is empty when the component's name is not
-// what was measured, letter for letter: it was cut or made printable.
-func disguisedLine(c quote.Component, bank quote.Alg) (string, bool) {
-	text, module := strings.CutPrefix(c.Name, "module command line: ")
-	if !module {
-		text = strings.TrimPrefix(c.Name, "GRUB command: ")
-		if c.Kind != quote.KindGRUBCommand || !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "(") && !strings.HasPrefix(text, "BOOT_IMAGE=") {
-			return "", false
-		}
-	}
-	hash, ok := bank.Hash()
-	if !ok {
-		return "", true
-	}
-	h := hash.New()
-	h.Write([]byte(text))
-	if !bytes.Equal(h.Sum(nil), c.Digest) {
-		return "", true
-	}
-	return text, true
-}
-
-// hiddenLine returns where a command line could be that the log does not show:
-// in PCRs that boot software measures command lines into and that the quote does
-// not cover, the log does not explain, or that hold events that only their
-// unprotected type makes something else. PCR 11's .cmdline section is measured by
-// the kernel too, into PCR 9.
-func (s *section) hiddenLine() string {
-	for _, n := range []int{8, 9, 12} {
+// hiddenLine returns where a command line could be that the log does not show, and
+// how to pin it: in a PCR that the quote does not cover or the log does not explain,
+// or in a measurement of which the log holds a digest only. Files that GRUB read are
+// such, and are no command lines as long as the policy says that GRUB was started.
+func (s *section) hiddenLine(found *quote.CommandLines) string {
+	for _, n := range quote.CommandLinePCRs() {
 		value, covered := s.claims.PCRs[n]
 		switch {
+		case s.policy.pins(s.layer, n):
 		case !covered:
 			return fmt.Sprintf("PCR %d is not quoted", n)
 		case !slices.Contains(s.claims.Log.Replayed(), n) && !untouched(value):
-			return fmt.Sprintf("PCR %d is not explained by the log", n)
+			return fmt.Sprintf("PCR %d is not explained by the log: pin it by value", n)
 		}
 	}
-	for _, c := range s.measured() {
-		known := c.Kind == quote.KindCommandLine || c.Kind == quote.KindGRUBCommand && c.Rests == quote.RestsData
-		if (c.PCR == 8 || c.PCR == 12) && !known {
-			return fmt.Sprintf("PCR %d, event %d (%s)", c.PCR, c.Event, c.Name)
+	for _, r := range found.Unexplained {
+		file := r.PCR == 9 && found.GRUB
+		switch {
+		case s.policy.pins(s.layer, r.PCR), file && s.policy.pins(s.layer, 4):
+		case file:
+			return s.place(&r) + " (" + r.Hint() + "): pin PCR 4 or 9 by value"
+		default:
+			return s.place(&r) + " (" + r.Hint() + "): pin the PCR by value"
 		}
 	}
 	return ""

@@ -8,9 +8,40 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// sbatLevel is the variable that shim measures beside certificates: the revocation
-// level that it applies (shim, SBAT.md).
-const sbatLevel = "SbatLevel"
+// secureBoot judges the state that PCR 7 proves. What the rule asks may be undone
+// by an event that is not understood, so it holds only when there is none.
+func (s *section) secureBoot() outcome {
+	rule := s.rules.SecureBoot
+	state, err := s.claims.Log.SecureBoot()
+	switch {
+	case err != nil:
+		return unknown("the log does not prove the Secure Boot state: %s", err)
+	case rule.Required && !state.Enabled:
+		return fail("Secure Boot is off").evidence("SecureBoot 0", "SecureBoot 1", "PCR 7")
+	case rule.Required && state.DebugMode:
+		return fail("the firmware is in debug mode: a debugger can change what it does").evidence("UEFI Debug Mode", "no debug mode", "PCR 7")
+	case rule.Required && state.ShimOff:
+		return fail("shim verifies nothing that it starts").evidence("MokSBState 1", "no MokSBState", "PCR 7")
+	case rule.ForbidSetupMode && state.SetupMode:
+		return fail("the firmware is in setup mode: whoever boots can change the signature databases").evidence("no platform key", "a platform key", "PCR 7")
+	}
+	if o, bad := s.signers(state, rule); bad {
+		return o
+	}
+	if o, bad := revocations(state, rule); bad {
+		return o
+	}
+	for _, open := range [][]int{state.Unproven, state.Late} {
+		if len(open) > 0 && !s.policy.pins(s.layer, 7) {
+			return unknown("the log does not say what was measured, which may be a certificate or turn a check off: pin PCR 7 by value").
+				evidence("", "only events that their digests explain", fmt.Sprintf("PCR 7, event %d", open[0]))
+		}
+	}
+	if state.Enabled {
+		return pass("Secure Boot is on")
+	}
+	return pass("Secure Boot is off, which the policy accepts; a platform key is enrolled")
+}
 
 // signers compares what the firmware and shim verified images with to the
 // certificates that the policy accepts (PFP 3.3.4.8, EV_EFI_VARIABLE_AUTHORITY).
@@ -26,7 +57,7 @@ func (s *section) signers(state *quote.SecureBootState, rule *SecureBootRule) (o
 	for _, a := range state.Authorities {
 		where := fmt.Sprintf("PCR 7, event %d", a.Event)
 		switch {
-		case a.Certificate == nil && a.Variable == sbatLevel:
+		case a.SbatLevel:
 		case a.Certificate == nil:
 			return fail("something was started that no certificate vouches for").evidence(a.Variable, want, where), true
 		case !slices.ContainsFunc(rule.Certificates, func(h quote.Hex) bool { return bytes.Equal(h, a.Certificate.SHA256) }):

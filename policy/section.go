@@ -47,6 +47,7 @@ type section struct {
 	rules  *LayerPolicy   // nil when the policy has no such section
 	claims *verify.Claims // nil when the layer is not authentic
 	named  []quote.Component
+	proven map[int][]quote.Record // of the PCRs that were asked for
 }
 
 func (s *section) present() outcome {
@@ -267,66 +268,3 @@ func (s *section) firmware() outcome {
 	}
 	return pass("firmware %s is not denied", strings.TrimSpace(maker+" "+version))
 }
-
-func (s *section) secureBoot() outcome {
-	state, rule := s.claims.Log.SecureBoot(), s.rules.SecureBoot
-	switch {
-	case state == nil:
-		return unknown("the log does not prove the Secure Boot state: PCR 7 is not covered, not explained, or holds no such variable")
-	case rule.Required && !state.Enabled:
-		return fail("Secure Boot is off").evidence("SecureBoot 0", "SecureBoot 1", "PCR 7")
-	case rule.ForbidSetupMode && state.SetupMode:
-		return fail("the firmware is in setup mode: whoever boots can change the signature databases").evidence("no platform key", "a platform key", "PCR 7")
-	}
-	if o, bad := s.signers(state, rule); bad {
-		return o
-	}
-	if o, bad := revocations(state, rule); bad {
-		return o
-	}
-	if state.Enabled {
-		return pass("Secure Boot is on")
-	}
-	return pass("Secure Boot is off, which the policy accepts; a platform key is enrolled")
-}
-
-// events compares digests of single measurements. Only PCRs that the log gives in
-// full prove that an event is there, or is not.
-func (s *section) events() outcome {
-	var gap outcome
-	rules := s.rules.Events
-	for i, r := range slices.Concat(rules.Require, rules.Deny) {
-		deny := i >= len(rules.Require)
-		where := fmt.Sprintf("%s PCR %d", s.claims.Bank, r.PCR)
-		if !slices.Contains(s.claims.Log.Replayed(), r.PCR) {
-			if gap.Detail == "" {
-				gap = unknown("the log does not explain PCR %d, which an event rule is about", r.PCR).evidence("", r.String(), where)
-			}
-			continue
-		}
-		got, found := "no event with this digest", false
-		for _, c := range s.components(r.PCR) {
-			if bytes.Equal(c.Digest, r.Digest) {
-				found = true
-				where += fmt.Sprintf(", event %d", c.Event)
-				break
-			}
-			if r.Component != "" && c.Name == r.Component {
-				got = c.Name + " " + c.Digest.String()
-			}
-		}
-		switch {
-		case found && deny:
-			return fail("a denied measurement is in the log").evidence(r.String(), "no such event", where)
-		case !found && !deny:
-			return fail("a required measurement is missing").evidence(got, r.String(), where)
-		}
-	}
-	if gap.Detail != "" {
-		return gap
-	}
-	return pass("%d required measurements are there, none of %d denied ones", len(rules.Require), len(rules.Deny))
-}
-
-// String names the measurement.
-func (r EventRule) String() string { return strings.TrimSpace(r.Component + " " + r.Digest.String()) }

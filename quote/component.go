@@ -55,38 +55,37 @@ const (
 
 // Components names every extended event of a log, in its order. The digests are
 // those of one bank; a bank that the log does not have gives no components.
-func (l *EventLog) Components(alg Alg) []Component {
-	if !hasBank(l, alg) {
-		return nil
-	}
-	x, err := newExtender(alg) // fails for a bank that cannot be computed here: then nothing is proven
-	list := make([]Component, 0, len(l.Events))
+func (l *EventLog) Components(alg Alg) []Component { return NameComponents(l.Records(alg)) }
+
+// NameComponents is Components over records of a firmware's log.
+func NameComponents(records []Record) []Component {
+	list := make([]Component, 0, len(records))
 	grub := ""
-	sections := sectionReader{log: l, alg: alg}
-	for i := range l.Events {
-		e := &l.Events[i]
-		if !e.Extended() {
-			continue
-		}
-		c := Component{Event: e.Index, PCR: e.PCR, Type: e.Type, Kind: KindOther, Digest: e.Digest(alg), Rests: RestsHint}
-		check := e.DataDigested(alg)
-		if check == DataMatches {
-			c.Rests = RestsData
-		}
-		whole := err == nil && check == DataMatches && x.sumIs(c.Digest, e.Data)
-		if section, of, ok := sections.next(e, check); ok {
+	var sections sectionReader
+	for i := range records {
+		r := &records[i]
+		e := r.event
+		c := Component{Event: r.Index, PCR: r.PCR, Type: e.Type, Kind: KindOther, Digest: r.Digest, Rests: RestsHint}
+		known := *e
+		known.Data = r.Measured
+		if section, of, ok := sections.next(e, r.Check); ok {
 			c.Kind, c.Name, c.Rests = KindUKISection, "UKI section "+section, RestsData
 			if !of {
 				c.Name += " (name)"
 			}
-		} else if !whole || !c.content(e) {
+		} else if r.Measured != nil && c.content(&known) {
+			c.Rests = RestsData
+		} else {
 			c.name(e)
-			if whole { // what it is only the type tells, which is not protected
-				c.Rests = RestsHint
+			// Of data that are proven as a whole only the type tells what they are,
+			// which is not protected; a form that one type alone has tells more.
+			formed := e.Type == EventEFIVariableBoot || e.bootText()
+			if formed && r.Check == DataMatches && len(r.Measured) < len(e.Data) {
+				c.Rests = RestsData
 			}
 			c.byGRUB(e, &grub)
 		}
-		if check == DataDiffers {
+		if r.Check == DataDiffers {
 			c.Detail = strings.TrimPrefix(c.Detail+"; data does not match the digest", "; ")
 		}
 		list = append(list, c)
@@ -99,8 +98,6 @@ func (l *EventLog) Components(alg Alg) []Component {
 // (systemd, TPM2_PCR_MEASUREMENTS, PCR 11). The proven name and the order of the
 // PCR's events prove what the second one is.
 type sectionReader struct {
-	log  *EventLog
-	alg  Alg
 	name string // proven by the last event of PCR 11, or empty
 }
 
@@ -115,7 +112,7 @@ func (s *sectionReader) next(e *Event, check DataCheck) (section string, content
 	if e.Type != EventIPL {
 		return "", false, false
 	}
-	text, isText := e.utf16Text()
+	text, isText := utf16Text(e.Data)
 	if !isText || !isSectionName(text) {
 		return "", false, false
 	}
@@ -154,8 +151,8 @@ func (c *Component) content(e *Event) bool {
 func isAction(text string) bool {
 	switch text {
 	case "Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option",
-		"Exit Boot Services Invocation", "Exit Boot Services Returned with Failure", "Exit Boot Services Returned with Success",
-		"UEFI Debug Mode", "DMA Protection Disabled", "Start Option ROM Scan", "Calling INT 19h", "Entering ROM Based Setup":
+		actionExitBootServices, "Exit Boot Services Returned with Failure", "Exit Boot Services Returned with Success",
+		actionDebugMode, "DMA Protection Disabled", "Start Option ROM Scan", "Calling INT 19h", "Entering ROM Based Setup":
 		return true
 	}
 	return false

@@ -224,7 +224,7 @@ func biosTag(id uint32) string {
 // ipl names what boot loaders measure as EV_IPL: systemd in UTF-16, GRUB and
 // shim in ASCII.
 func (c *Component) ipl(e *Event) {
-	if text, ok := e.utf16Text(); ok {
+	if text, ok := utf16Text(e.Data); ok {
 		switch {
 		case isSectionName(text):
 			c.set(KindUKISection, "UKI section "+text, "")
@@ -236,17 +236,11 @@ func (c *Component) ipl(e *Event) {
 		return
 	}
 	text := strings.TrimSuffix(string(e.Data), "\x00")
-	if rest, ok := strings.CutPrefix(text, grubCommand); ok {
-		c.set(KindGRUBCommand, "GRUB command: "+rest, "")
-		return
-	}
-	if rest, ok := strings.CutPrefix(text, grubKernelCmdline); ok {
-		c.set(KindCommandLine, "kernel command line: "+rest, "")
-		return
-	}
-	if rest, ok := strings.CutPrefix(text, grubModuleCmdline); ok {
-		c.set(KindCommandLine, "module command line: "+rest, "")
-		return
+	for _, g := range grubPrefixes {
+		if rest, ok := strings.CutPrefix(text, g.prefix); ok {
+			c.set(g.kind, g.name+": "+rest, "")
+			return
+		}
 	}
 	switch {
 	case strings.HasPrefix(text, "MokList") || strings.HasPrefix(text, "Mok") || text == "SbatLevel":
@@ -267,91 +261,4 @@ func isInitrdName(text string) bool {
 		return true
 	}
 	return false
-}
-
-// CommandLine is a kernel command line that boot software measured.
-type CommandLine struct {
-	Event  int    // index in the log
-	PCR    int    //
-	Source string // "grub", "systemd-stub", "efi-stub" or "uki-section"
-	Text   string // as measured, unbounded and not made printable; empty when the log holds its digest only
-	Digest Hex    // in the bank asked for
-	Rests  Rests  // RestsData: the digest is that of Text, or the event is proven to be a command line
-
-	alg Alg
-}
-
-// CommandLines finds the kernel command lines in a log: GRUB's in PCR 8, the EFI
-// stub's load options in PCR 9, and systemd-stub's in PCRs 11 and 12. The same
-// line may be there more than once, from different software.
-//
-// GRUB measures a command and a command line alike, and only the unprotected
-// prefix tells them apart: a policy that forbids words must look at the GRUB
-// commands among Components too.
-func (l *EventLog) CommandLines(alg Alg) []CommandLine {
-	if !hasBank(l, alg) {
-		return nil
-	}
-	var lines []CommandLine
-	sections := sectionReader{log: l, alg: alg}
-	for i := range l.Events {
-		e := &l.Events[i]
-		if !e.Extended() {
-			continue
-		}
-		line := CommandLine{Event: e.Index, PCR: e.PCR, Digest: e.Digest(alg), Rests: RestsHint, alg: alg}
-		found := line.read(e)
-		if !found && e.PCR != 11 {
-			continue // and save hashing its data
-		}
-		check := e.DataDigested(alg)
-		if section, content, ok := sections.next(e, check); ok {
-			if content && section == ".cmdline" {
-				line.Source, line.Text, line.Rests = "uki-section", "", RestsData
-				lines = append(lines, line)
-			}
-			continue
-		}
-		if !found {
-			continue
-		}
-		if check == DataMatches && line.Text != "" {
-			line.Rests = RestsData
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
-
-func (c *CommandLine) read(e *Event) bool {
-	switch e.Type {
-	case EventTag:
-		t, err := ParseTaggedEvent(e.Data)
-		c.Source = "efi-stub"
-		return err == nil && t.ID == tagLinuxLoadOptions
-	case EventIPL:
-		if e.PCR == 12 || e.PCR == 8 {
-			if text, ok := e.utf16Text(); ok {
-				c.Source, c.Text = "systemd-stub", text
-				return !isSectionName(text) && !isInitrdName(text)
-			}
-		}
-		text, ok := strings.CutPrefix(strings.TrimSuffix(string(e.Data), "\x00"), grubKernelCmdline)
-		c.Source, c.Text = "grub", text
-		return ok
-	}
-	return false
-}
-
-// Is reports whether text is the measured command line, by its digest: in UTF-16
-// with and without a NUL as UEFI passes it, and as bytes with and without one as
-// GRUB and a .cmdline section have it.
-func (c *CommandLine) Is(text string) bool {
-	x, err := newExtender(c.alg)
-	if err != nil {
-		return false
-	}
-	wide := encodeUTF16(text)
-	return x.sumIs(c.Digest, []byte(text)) || x.sumIs(c.Digest, append([]byte(text), 0)) ||
-		x.sumIs(c.Digest, wide) || x.sumIs(c.Digest, append(wide, 0, 0))
 }

@@ -5,10 +5,9 @@ import (
 	"strings"
 )
 
-// DataDigested tells whether the event's digest in a bank is that of its data,
-// by the rule of its type (PFP 10.4.1, column "digest"). Use it before believing
-// any of Data. DataMatches proves the data but not the type: who rewrites a log
-// can give an event any other type whose rule its data also meets.
+// DataDigested tells whether the event's digest in a bank is that of its data, by
+// the rule of its type (PFP 10.4.1, column "digest"). Use Measured to know what
+// bytes a digest proves: DataMatches proves no more, and neither protects the type.
 //
 // A bank that the log does not have or that cannot be computed here gives
 // DataNotDigested.
@@ -21,97 +20,61 @@ func (e *Event) DataDigested(alg Alg) DataCheck {
 	if err != nil {
 		return DataNotDigested
 	}
-	if x.sumIs(want, e.Data) {
-		return DataMatches
+	measured, proven := x.measured(want, e.Data)
+	return e.check(&x, measured, proven)
+}
+
+// check is DataDigested for an event whose measured bytes were looked for.
+func (e *Event) check(x *extender, measured []byte, proven bool) DataCheck {
+	whole := proven && len(measured) == len(e.Data)
+	differs := func(ok bool) DataCheck {
+		if ok {
+			return DataMatches
+		}
+		return DataDiffers
 	}
 	switch e.Type {
 	case EventSeparator:
 		// An error separator measures 1 and logs what went wrong (PFP 10.4.1,
 		// EV_SEPARATOR).
-		if x.sumIs(want, []byte{1, 0, 0, 0}) {
+		if !whole && x.sumIs(e.Digest(x.alg), []byte{1, 0, 0, 0}) {
 			return DataNotDigested
 		}
-		return DataDiffers
+		return differs(whole)
 	case EventSCRTMVersion, EventAction, EventEFIAction, EventNonhostInfo,
 		EventTableOfDevices, EventOmitBootDeviceEvents, EventEFIGPT, EventEFIGPT2:
-		return DataDiffers
+		return differs(whole)
 	case EventEFIVariableDriverConfig, EventEFIVariableAuthority, EventEFIVariableBoot2,
 		EventEFISPDMDevicePolicy, EventEFISPDMDeviceAuthority:
+		// Of the structure, which holds the variable's name.
 		v, err := ParseUEFIVariable(e.Data)
-		if err != nil {
-			return DataDiffers
-		}
-		for n := v.Size; n < len(e.Data); n++ {
-			if x.sumIs(want, e.Data[:n]) {
-				return DataMatches
-			}
-		}
-		return DataDiffers
+		return differs(whole || proven && err == nil && len(measured) >= v.Size && bytes.HasPrefix(e.Data, measured))
 	case EventEFIVariableBoot:
 		// Of the variable's data alone, without its name; firmware for TPM 1.2
 		// measured the whole structure (PFP 10.4.1, EV_EFI_VARIABLE_BOOT).
 		v, err := ParseUEFIVariable(e.Data)
-		if err == nil && x.sumIs(want, v.Data) {
-			return DataMatches
-		}
-		return DataDiffers
-	case EventIPL:
-		if text, ok := e.iplMeasured(); ok && x.sumIs(want, text) {
-			return DataMatches
-		}
+		return differs(whole || proven && err == nil && len(measured) == len(v.Data))
+	}
+	if proven {
+		return DataMatches
 	}
 	// What is left has a digest of something else as a rule: code, files, tables.
 	return DataNotDigested
 }
 
-// sumIs reports whether want is the digest of data.
-func (x *extender) sumIs(want, data []byte) bool {
-	var d [maxDigest]byte
-	x.sum(&d, data)
-	return bytes.Equal(d[:x.size], want)
-}
-
-// Prefixes that GRUB puts before what it measured (GRUB manual, section
-// "Measuring boot components").
-const (
-	grubCommand       = "grub_cmd: "
-	grubKernelCmdline = "kernel_cmdline: "
-	grubModuleCmdline = "module_cmdline: "
-)
-
-// iplMeasured returns the bytes behind an EV_IPL event's digest when its data
-// tells them: GRUB's commands without their prefix and NUL, and systemd-stub's
-// section names in ASCII with a NUL and command lines in UTF-16 without
-// (systemd, TPM2_PCR_MEASUREMENTS).
-func (e *Event) iplMeasured() ([]byte, bool) {
-	if text, ok := e.utf16Text(); ok {
-		if isSectionName(text) {
-			return append([]byte(text), 0), true
-		}
-		return encodeUTF16(text), true
-	}
-	text := strings.TrimSuffix(string(e.Data), "\x00")
-	for _, prefix := range []string{grubCommand, grubKernelCmdline, grubModuleCmdline} {
-		if rest, ok := strings.CutPrefix(text, prefix); ok {
-			return []byte(rest), true
-		}
-	}
-	return nil, false
-}
-
-// utf16Text returns the data as text when it is NUL-terminated UTF-16, as
-// systemd writes it.
-func (e *Event) utf16Text() (string, bool) {
-	n := len(e.Data)
-	if n < 4 || n%2 != 0 || e.Data[n-1] != 0 || e.Data[n-2] != 0 || e.Data[1] != 0 {
+// utf16Text returns data as text when it is NUL-terminated UTF-16, as systemd
+// writes it.
+func utf16Text(data []byte) (string, bool) {
+	n := len(data)
+	if n < 4 || n%2 != 0 || data[n-1] != 0 || data[n-2] != 0 || data[1] != 0 {
 		return "", false
 	}
 	for i := 0; i < n-2; i += 2 {
-		if e.Data[i] == 0 && e.Data[i+1] == 0 {
+		if data[i] == 0 && data[i+1] == 0 {
 			return "", false
 		}
 	}
-	return decodeUTF16(e.Data), true
+	return decodeUTF16(data), true
 }
 
 // isSectionName tells a PE section name of a unified kernel image (".linux")

@@ -6,21 +6,28 @@ import (
 	"fmt"
 )
 
-// SecureBootState is what the events of PCR 7 say of Secure Boot (PFP 3.3.4.8).
-// All of it comes from events before PCR 7's separator whose digests match their
-// data, but for Authorities, which come after it too.
+// SecureBootState is what the records of PCR 7 say of Secure Boot (PFP 3.3.4.8).
+// All of it is read from bytes that their digests prove; what firmware says of
+// itself comes from before PCR 7's separator, authorities from after it too.
 type SecureBootState struct {
-	Found       bool // a SecureBoot variable was measured; nothing else holds when false
-	Enabled     bool
-	SetupMode   bool // no platform key: whoever boots can change the databases
+	Found     bool // a SecureBoot variable was measured; nothing else holds when false
+	Enabled   bool
+	SetupMode bool // no platform key: whoever boots can change the databases
+	// DebugMode: a debugger could change the firmware (PFP 10.4.4, "UEFI Debug Mode").
+	DebugMode bool
+	// ShimOff: shim verifies nothing that it starts (shim, MokSBState).
+	ShimOff     bool
 	PK          SecureBootVariable
 	KEK         SecureBootVariable
 	DB          SecureBootVariable
 	DBX         SecureBootVariable
 	Authorities []Authority // what the firmware and shim verified images with
-	// Unproven lists the events after the separator that do not prove their data:
-	// any of them could be an authority.
+	// Unproven lists the events that are not understood from what their digests
+	// prove: any of them could be an authority or turn a check off.
 	Unproven []int
+	// Late lists variables of the firmware's policy that were measured after the
+	// separator: by whoever came later, or because the policy changed in this boot.
+	Late []int
 }
 
 // SecureBootVariable is one measured signature database.
@@ -37,65 +44,67 @@ type Authority struct {
 	Event       int    // index in the log
 	Digest      Hex    // of the event, in the bank asked for
 	Variable    string // "db", "MokListRT", "SbatLevel", ...
+	SbatLevel   bool   // shim's level of revocations (shim, SBAT.md), which authorises nothing
 	Certificate *Certificate
 }
 
 // SecureBoot reads the Secure Boot state that the firmware measured into PCR 7
-// of a bank. It returns an error when an event before the separator does not
-// prove its data, when variables contradict each other, or when there is not
-// exactly one good separator: then nothing can be said. Found is false when the
-// firmware measured no SecureBoot variable.
+// of a bank. It returns an error when an event before the separator is not proven,
+// when variables contradict each other, or when there is not exactly one good
+// separator: then nothing can be said. Found is false when the firmware measured
+// no SecureBoot variable.
 //
 // Event types are not protected, so the separator is known by its digest, and
-// variables by what their proven data hold.
+// variables and actions by the bytes that were measured.
 func (l *EventLog) SecureBoot(alg Alg) (*SecureBootState, error) {
-	x, err := newExtender(alg)
-	if err != nil {
+	if _, err := newExtender(alg); err != nil {
 		return nil, fmt.Errorf("state of Secure Boot: %w", err)
 	}
 	if !hasBank(l, alg) {
 		return nil, fmt.Errorf("state of Secure Boot: no %s digests: the log has %v", alg, l.Banks())
 	}
+	return ReadSecureBoot(l.Records(alg))
+}
+
+// ReadSecureBoot is SecureBoot over the records of a log; those of other PCRs than
+// 7 are passed over.
+func ReadSecureBoot(records []Record) (*SecureBootState, error) {
 	s := &SecureBootState{}
 	seen := make(map[string][]byte)
 	separated := false
-	for i := range l.Events {
-		e := &l.Events[i]
-		if e.PCR != 7 || !e.Extended() {
+	for _, r := range records {
+		if r.PCR != 7 {
 			continue
 		}
-		if separator, failed := x.separator(e.Digest(alg)); separator {
+		if separator, failed := r.Separator(); separator {
 			if separated || failed {
-				return nil, fmt.Errorf("event %d: a second or failed separator in PCR 7", e.Index)
+				return nil, fmt.Errorf("event %d: a second or failed separator in PCR 7", r.Index)
 			}
 			separated = true
 			continue
 		}
-		if e.DataDigested(alg) != DataMatches {
-			if !separated {
-				return nil, fmt.Errorf("event %d: %s in PCR 7 before the separator does not match its digest", e.Index, e.Type)
+		v, err := ParseUEFIVariable(r.Measured)
+		known := r.Measured != nil && (err == nil && v.Size == len(r.Measured) || isAction(string(r.Measured)))
+		switch {
+		case !known && !separated:
+			return nil, fmt.Errorf("event %d: what PCR 7 was extended with before the separator does not match its digest, or is no variable (%s)", r.Index, r.Hint())
+		case !known:
+			s.Unproven = append(s.Unproven, r.Index)
+		case err != nil:
+			s.DebugMode = s.DebugMode || string(r.Measured) == actionDebugMode
+		case !v.secureBootPolicy():
+			s.after(&r, v, separated)
+		case separated:
+			s.Late = append(s.Late, r.Index)
+		default:
+			key := v.GUID.String() + v.Name
+			if old, dup := seen[key]; dup && !bytes.Equal(old, v.Data) {
+				return nil, fmt.Errorf("event %d: variable %s measured twice with different values", r.Index, v.Name)
 			}
-			s.Unproven = append(s.Unproven, e.Index)
-			continue
-		}
-		v, err := ParseUEFIVariable(e.Data)
-		if err != nil {
-			continue // an action, such as "DMA Protection Disabled"
-		}
-		if !v.secureBootPolicy() {
-			s.addAuthority(e, e.Digest(alg), v)
-			continue
-		}
-		if separated {
-			continue
-		}
-		key := v.GUID.String() + v.Name
-		if old, dup := seen[key]; dup && !bytes.Equal(old, v.Data) {
-			return nil, fmt.Errorf("event %d: variable %s measured twice with different values", e.Index, v.Name)
-		}
-		seen[key] = v.Data
-		if err := s.set(e.Index, e.Digest(alg), v); err != nil {
-			return nil, fmt.Errorf("event %d: %w", e.Index, err)
+			seen[key] = v.Data
+			if err := s.set(r.Index, r.Digest, v); err != nil {
+				return nil, fmt.Errorf("event %d: %w", r.Index, err)
+			}
 		}
 	}
 	if !separated {
@@ -105,15 +114,6 @@ func (l *EventLog) SecureBoot(alg Alg) (*SecureBootState, error) {
 		return nil, errors.New("state of Secure Boot: SecureBoot was measured and PK was not")
 	}
 	return s, nil
-}
-
-// separator reports whether a digest is that of a separator's four bytes, and
-// whether it says that something failed before it (PFP 10.4.1, EV_SEPARATOR).
-func (x *extender) separator(digest []byte) (separator, failed bool) {
-	if x.sumIs(digest, []byte{1, 0, 0, 0}) {
-		return true, true
-	}
-	return x.sumIs(digest, []byte{0, 0, 0, 0}) || x.sumIs(digest, ones[:4]), false
 }
 
 // secureBootPolicy tells the variables that PFP 3.3.4.8 has measured before the
@@ -165,14 +165,22 @@ func (s *SecureBootState) set(event int, digest []byte, v UEFIVariable) error {
 	return nil
 }
 
-// addAuthority takes an event for an authority when it holds a certificate,
-// whatever its type says, and when its type says so.
-func (s *SecureBootState) addAuthority(e *Event, digest []byte, v UEFIVariable) {
-	a := Authority{Event: e.Index, Digest: digest, Variable: printable(v.Name)}
+// after takes a variable that is none of the firmware's policy. One that boot
+// software measured is shim's state or an authority, with a certificate in it or
+// without (PFP 10.4.1, EV_EFI_VARIABLE_AUTHORITY: the entry of a database may be
+// the hash of an image).
+func (s *SecureBootState) after(r *Record, v UEFIVariable, separated bool) {
+	if v.GUID.String() == guidShim && len(v.Data) == 1 {
+		// One byte is a switch of shim's, which it measures when it is set
+		// (shim, mok.c, mok_state_variables).
+		s.ShimOff = s.ShimOff || v.Name == "MokSBState" && v.Data[0] != 0
+		return
+	}
+	a := Authority{Event: r.Index, Digest: r.Digest, Variable: printable(v.Name), SbatLevel: v.GUID.String() == guidShim && v.Name == "SbatLevel"}
 	if c, ok := parseAuthority(v.Data); ok {
 		a.Certificate = &c
-	} else if e.Type != EventEFIVariableAuthority {
-		return
+	} else if _, err := ParseSignatureDB(v.Data); !separated && (err == nil || v.GUID.String() != guidSecurityDatabase) {
+		return // one more setting of the firmware's, such as DeployedMode or dbt
 	}
 	s.Authorities = append(s.Authorities, a)
 }

@@ -323,6 +323,16 @@ func logChecks(prefix string, name Layer, actor string, on func(func(*layer) Che
 		},
 		{
 			Spec: Spec{
+				ID: id("order"), Layer: name, Title: "The firmware's measurements end where firmware ends them",
+				Stops:    "separators and Secure Boot variables that were measured later, by whoever ran then",
+				Citation: "TCG PC Client PFP 1.06, sections 2.3.4, 3.3.4 and 3.3.4.8; 10.4.1 (EV_SEPARATOR)",
+				Actor:    actor, Remedy: "boot the machine again; if it stays, ask the firmware's maker",
+				Needs: []string{id("replay")},
+			},
+			run: on((*layer).logOrder), optional: noLog,
+		},
+		{
+			Spec: Spec{
 				ID: prefix + ".ima.replay", Layer: name, Title: "The IMA list gives PCR 10",
 				Stops:    "an IMA list with entries changed, added before the quote, removed or moved",
 				Citation: "Linux kernel, security/integrity/ima; TPM 2.0 Part 1, section 17.2",

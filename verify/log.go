@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,8 +16,17 @@ type layerLog struct {
 	userspace *quote.UserspaceLog
 	replay    *quote.Replayed // of both logs, whole
 	replayed  []int           // PCRs whose quoted value the logs give
-	records   map[int]int     // of the userspace log, how many belong to the quoted value of a PCR
+	late      map[int]int     // of the userspace log, how many records belong to the quoted value of a PCR
+	measured  []quote.Record  // of the firmware's log
 	alg       quote.Alg
+}
+
+// records returns what the firmware's log proves, read once.
+func (g *layerLog) records() []quote.Record {
+	if g.measured == nil {
+		g.measured = g.firmware.Records(g.alg)
+	}
+	return g.measured
 }
 
 // noLog tells whether log checks do not count: nothing rests on a log that is not
@@ -55,11 +65,14 @@ func (l *layer) logParse() Check {
 func (l *layer) logReplay() Check {
 	if u := l.log.userspace; u != nil {
 		for i := range u.Events {
-			// What the firmware measured is looked for in its own log only; moved to
-			// this one it would be out of sight, and the digests would still add up.
-			if n := u.Events[i].PCR; 0 <= n && n <= 7 {
-				return fail("the userspace log claims a measurement of the firmware").
-					evidence(fmt.Sprintf("record %d extends PCR %d", i, n), "records of PCR 8 and up", "logs.userspace")
+			// What firmware and boot loaders measured is looked for in their own log
+			// only; moved to this one it would be out of sight, and the digests would
+			// still add up. systemd extends these and no others before its PCRs 16 and
+			// up, which programs may reset (systemd, TPM2_PCR_MEASUREMENTS).
+			switch n := u.Events[i].PCR; n {
+			case 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14:
+				return fail("the userspace log claims a measurement of the firmware or a boot loader").
+					evidence(fmt.Sprintf("record %d extends PCR %d", i, n), "records of PCRs 11, 12, 13, 15 and up", "logs.userspace")
 			}
 		}
 	}
@@ -99,12 +112,12 @@ func (g *layerLog) replayAgainst(covered []int, value func(pcr int) quote.Hex) e
 	if err != nil {
 		return err
 	}
-	g.records = make(map[int]int)
+	g.late = make(map[int]int)
 	note := func(n, records int) {
 		p := r.PCRs[n]
 		if p.Events > 0 && (bytes.Equal(p.Value, value(n)) || p.Launched != nil && bytes.Equal(p.Launched, value(n))) {
 			g.replayed = append(g.replayed, n)
-			g.records[n] = records
+			g.late[n] = records
 		}
 	}
 	for _, n := range covered {
@@ -193,22 +206,67 @@ func (l *layer) logCoverage() Check {
 // the data must match (PFP 10.4.1, table of events); else what the log shows to
 // people is not what was measured.
 func (l *layer) logData() Check {
-	events := l.log.firmware.Events
+	records := l.log.records()
 	matches := 0
-	for i := range events {
-		switch events[i].DataDigested(l.log.alg) {
+	for i := range records {
+		r := &records[i]
+		switch r.Check {
 		case quote.DataMatches:
 			matches++
 		case quote.DataDiffers:
-			if !slices.Contains(l.covered(), events[i].PCR) {
+			if !slices.Contains(l.covered(), r.PCR) {
 				continue // nothing rests on it
 			}
+			e := &l.log.firmware.Events[r.Index]
 			return fail("an event's data is not what was measured").
-				evidence("data of "+events[i].Type.String(), fmt.Sprintf("data with digest %x", events[i].Digest(l.log.alg)),
-					fmt.Sprintf("event %d, offset %d", events[i].Index, events[i].Offset))
+				evidence("data of "+e.Type.String(), fmt.Sprintf("data with digest %x", r.Digest),
+					fmt.Sprintf("event %d, offset %d", e.Index, e.Offset))
 		}
 	}
-	return pass("the data of %d of %d events is proven by its digest", matches, len(events))
+	return pass("the data of %d of %d events is proven by its digest", matches, len(l.log.firmware.Events))
+}
+
+// logOrder: firmware ends what it measures before a boot loader with one separator
+// in each of PCRs 0 to 7 (PFP 2.3.4 and 3.3.4), and measures its Secure Boot policy
+// before that (PFP 3.3.4.8). A second separator, or a variable behind the first,
+// was measured by somebody who came later.
+func (l *layer) logOrder() Check {
+	records := l.log.records()
+	var separators [quote.NumPCRs]int
+	total := 0
+	for i := range records {
+		r := &records[i]
+		separator, failed := r.Separator()
+		if !separator || r.PCR > 7 {
+			continue
+		}
+		total++
+		separators[r.PCR]++
+		if !slices.Contains(l.covered(), r.PCR) {
+			continue
+		}
+		where := fmt.Sprintf("PCR %d, event %d", r.PCR, r.Index)
+		switch {
+		case failed:
+			return fail("the firmware measured that it failed").evidence("a separator that says so", "a separator of zeros", where)
+		case separators[r.PCR] > 1:
+			return fail("a PCR of the firmware has a second separator").evidence("a second separator", "one separator", where)
+		}
+	}
+	if total == 0 {
+		return warn("the firmware measures no separators: nothing tells what it measured from what came later")
+	}
+	for _, n := range l.covered() {
+		stripped := l.log.replay.PCRs[n].Events == 0 && !initial(n, l.value(n)) // log.coverage says so
+		if n <= 7 && separators[n] == 0 && !stripped {
+			return fail("a PCR of the firmware has no separator").evidence("no separator", "one separator", fmt.Sprintf("PCR %d", n))
+		}
+	}
+	if state, err := quote.ReadSecureBoot(records); err == nil && len(state.Late) > 0 && slices.Contains(l.covered(), 7) {
+		return fail("a variable of the Secure Boot policy was measured after the separator").
+			evidence("a variable of the policy", "authorities only", fmt.Sprintf("PCR 7, event %d", state.Late[0]))
+	}
+	return pass("each quoted PCR of 0 to 7 has one separator")
 }
 
 // repaired lists every deviation that was accepted, so that none is silent.
@@ -262,7 +320,7 @@ func (g *layerLog) claim() *Log {
 	if g.firmware == nil || len(g.replayed) == 0 {
 		return nil
 	}
-	return &Log{replayed: g.replayed, firmware: g.firmware, userspace: g.userspace, records: g.records, alg: g.alg}
+	return &Log{replayed: g.replayed, firmware: g.records(), userspace: g.userspace, late: g.late, alg: g.alg}
 }
 
 // Log is the measurement log of PCRs whose quoted value it gives in full. What it
@@ -270,9 +328,9 @@ func (g *layerLog) claim() *Log {
 // A nil Log holds nothing.
 type Log struct {
 	replayed  []int
-	firmware  *quote.EventLog
+	firmware  []quote.Record
 	userspace *quote.UserspaceLog
-	records   map[int]int
+	late      map[int]int
 	alg       quote.Alg
 }
 
@@ -284,23 +342,39 @@ func (g *Log) Replayed() []int {
 	return slices.Clone(g.replayed)
 }
 
-// MeasuresKernel reports whether anything was measured, into PCRs that the log
-// explains, that is or starts a kernel: an image that the firmware loaded, a file
-// that GRUB read, a section of a unified kernel image, an initrd. A PC BIOS does not
-// measure the kernel that a hypervisor puts into memory (QEMU's -kernel): every PCR
-// is the same then, whatever runs.
-func (g *Log) MeasuresKernel() bool {
+// Records returns what went into PCRs whose quoted value the log explains, in the
+// order of each: the firmware's log and then systemd's.
+func (g *Log) Records(pcrs ...int) []quote.Record {
 	if g == nil {
-		return false
+		return nil
 	}
-	return slices.ContainsFunc(g.firmware.Events, func(e quote.Event) bool {
-		switch {
-		case !slices.Contains(g.replayed, e.PCR):
-			return false
-		case e.Type == quote.EventIPL || e.Type == quote.EventTag:
-			return e.PCR == 9 || e.PCR == 11
+	var list []quote.Record
+	for i := range g.firmware {
+		if n := g.firmware[i].PCR; slices.Contains(pcrs, n) && slices.Contains(g.replayed, n) {
+			list = append(list, g.firmware[i])
 		}
-		return e.Type == quote.EventEFIBootServicesApplication
+	}
+	if g.userspace == nil {
+		return list
+	}
+	for _, r := range g.userspace.Records(g.alg) {
+		if slices.Contains(pcrs, r.PCR) && r.Index < g.late[r.PCR] { // 0 for a PCR that is not replayed
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// MeasuresKernel reports whether one of some PCRs, of those that the log explains,
+// holds anything that is or starts a kernel: PCR 4 an image, PCR 9 a file that GRUB
+// read or an initrd, PCR 11 a section of a unified kernel image. A PC BIOS does not
+// measure the kernel that a hypervisor puts into memory (QEMU's -kernel): every PCR
+// is the same then, whatever runs. Ask it of PCRs that a policy pins: to others
+// anybody may have added something later.
+func (g *Log) MeasuresKernel(pcrs ...int) bool {
+	return slices.ContainsFunc(g.Records(pcrs...), func(r quote.Record) bool {
+		separator, _ := r.Separator()
+		return !separator && (r.PCR == 9 || r.PCR == 11 || r.PCR == 4 && !r.Action())
 	})
 }
 
@@ -310,14 +384,14 @@ func (g *Log) Components() []quote.Component {
 		return nil
 	}
 	var list []quote.Component
-	for _, c := range g.firmware.Components(g.alg) {
+	for _, c := range quote.NameComponents(g.firmware) {
 		if slices.Contains(g.replayed, c.PCR) {
 			list = append(list, c)
 		}
 	}
 	if g.userspace != nil {
 		for _, c := range g.userspace.Components(g.alg) {
-			if c.Event < g.records[c.PCR] { // 0 for a PCR that is not replayed
+			if c.Event < g.late[c.PCR] { // 0 for a PCR that is not replayed
 				list = append(list, c)
 			}
 		}
@@ -325,29 +399,25 @@ func (g *Log) Components() []quote.Component {
 	return list
 }
 
-// CommandLines returns the kernel command lines in the replayed PCRs.
-func (g *Log) CommandLines() []quote.CommandLine {
-	if g == nil {
-		return nil
-	}
-	var list []quote.CommandLine
-	for _, line := range g.firmware.CommandLines(g.alg) {
-		if slices.Contains(g.replayed, line.PCR) {
-			list = append(list, line)
-		}
-	}
-	return list
+// CommandLines returns what the replayed PCRs hold of kernel command lines.
+// Digests are recognised as those of lines that are known.
+func (g *Log) CommandLines(known []string) *quote.CommandLines {
+	return quote.ReadCommandLines(g.Records(quote.CommandLinePCRs()...), known)
 }
 
-// SecureBoot returns the Secure Boot state, nil when the log does not say: PCR 7
-// does not replay, or its events prove nothing or contradict each other.
-func (g *Log) SecureBoot() *quote.SecureBootState {
+// SecureBoot returns the Secure Boot state, or why the log does not say: PCR 7 does
+// not replay, its events prove nothing or contradict each other, or no state was
+// measured.
+func (g *Log) SecureBoot() (*quote.SecureBootState, error) {
 	if g == nil || !slices.Contains(g.replayed, 7) {
-		return nil
+		return nil, errors.New("PCR 7 is not covered, or no log explains it")
 	}
-	state, err := g.firmware.SecureBoot(g.alg)
-	if err != nil || !state.Found {
-		return nil
+	state, err := quote.ReadSecureBoot(g.firmware)
+	if err != nil {
+		return nil, err
 	}
-	return state
+	if !state.Found {
+		return nil, errors.New("the firmware measured no SecureBoot variable")
+	}
+	return state, nil
 }

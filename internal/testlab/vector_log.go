@@ -51,6 +51,52 @@ func eventLogVectors() []Vector {
 		i := slices.IndexFunc(l.events, func(e quote.Event) bool { return e.Type == quote.EventEFIPlatformFirmwareBlob })
 		l.events[i].Type = quote.EventEFIAction
 	})
+	// Measured by a firmware that does not exist, or later by root: the quote holds,
+	// and so does the log.
+	measured := func(name, comment string, edit func(events []quote.Event) []quote.Event) {
+		add(Vector{Name: name, Comment: comment, Flags: []string{"TamperedLog"}, Fails: []string{"*.log.order"}},
+			func(s side) error { return s.remeasure(edit) })
+	}
+	for _, n := range []int{0, 1, 4, 7} {
+		at := func(events []quote.Event) int {
+			return slices.IndexFunc(events, func(e quote.Event) bool { return e.PCR == n && e.Type == quote.EventSeparator })
+		}
+		measured(fmt.Sprintf("SeparatorMissingPCR%d", n), "a PCR of the firmware has no separator", func(events []quote.Event) []quote.Event {
+			return slices.Delete(events, at(events), at(events)+1)
+		})
+		measured(fmt.Sprintf("SeparatorTwicePCR%d", n), "a PCR of the firmware was extended with a second separator after boot", func(events []quote.Event) []quote.Event {
+			return append(events, events[at(events)])
+		})
+		measured(fmt.Sprintf("SeparatorOfErrorPCR%d", n), "the firmware measured that something failed", func(events []quote.Event) []quote.Event {
+			events[at(events)] = MeasuredText(n, quote.EventSeparator, []byte("failed"), []byte{1, 0, 0, 0})
+			return events
+		})
+	}
+	measured("SecureBootVariableAfterSeparator", "SecureBoot 1 was measured again after the boot", func(events []quote.Event) []quote.Event {
+		e := events[slices.IndexFunc(events, func(e quote.Event) bool { return e.PCR == 7 && e.Type == quote.EventEFIVariableDriverConfig })]
+		data := bytes.Clone(e.Data)
+		data[len(data)-1] = 1
+		return append(events, MeasuredText(7, e.Type, data, data))
+	})
+	add(Vector{
+		Name: "SeparatorsOfOnes", Comment: "the separators are the older specification's -1, as a PC BIOS measures them",
+	}, func(s side) error {
+		return s.remeasure(func(events []quote.Event) []quote.Event {
+			for i, e := range events {
+				if e.Type == quote.EventSeparator {
+					events[i] = MeasuredText(e.PCR, e.Type, bytes.Repeat([]byte{0xFF}, 4), bytes.Repeat([]byte{0xFF}, 4))
+				}
+			}
+			return events
+		})
+	})
+	add(Vector{
+		Name: "NoSeparators", Comment: "the firmware measures no separators at all", Warns: []string{"*.quote.bank-extended", "*.log.order"},
+	}, func(s side) error {
+		return s.remeasure(func(events []quote.Event) []quote.Event {
+			return slices.DeleteFunc(events, func(e quote.Event) bool { return e.Type == quote.EventSeparator })
+		})
+	})
 	attack("EventSilenced", "an event is made one that is not extended", "*.log.replay",
 		func(l *logEditor) { l.events[l.of(7)[0]].Type = quote.EventNoAction })
 	attack("EventLogSHA1Only", "the log has no digests of the pinned bank", "*.log.replay", func(l *logEditor) {
@@ -132,19 +178,13 @@ func eventLogVectors() []Vector {
 		return err
 	})
 	add(Vector{
+		Name: "UserspaceLogHidesBootLoader", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.replay"},
+		Comment: "the last event of PCR 9 stands in systemd's log, where no rule about command lines sees it; the digests still add up",
+	}, func(s side) error { return s.hide(9) })
+	add(Vector{
 		Name: "UserspaceLogHidesFirmware", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.replay"},
 		Comment: "the last event of PCR 7 stands in systemd's log, where no rule about Secure Boot sees it; the digests still add up",
-	}, func(s side) error {
-		var hidden quote.Hex
-		err := s.editLog(func(l *logEditor) {
-			at := l.of(7)
-			last := at[len(at)-1]
-			hidden = l.events[last].Digest(quote.SHA256)
-			l.events = slices.Delete(l.events, last, last+1)
-		})
-		s.layer().Logs.Userspace = record{7, "phase", "sysinit"}.encode(hidden)
-		return err
-	})
+	}, func(s side) error { return s.hide(7) })
 	return list
 }
 
@@ -186,6 +226,46 @@ func (s side) measure(records ...record) error {
 			s.layer().Logs.Userspace = append(s.layer().Logs.Userspace, r.encode(digest[:])...)
 		}
 	})
+}
+
+// hide moves a PCR's last event to systemd's log.
+func (s side) hide(pcr int) error {
+	var hidden quote.Hex
+	err := s.editLog(func(l *logEditor) {
+		at := l.of(pcr)
+		last := at[len(at)-1]
+		hidden = l.events[last].Digest(quote.SHA256)
+		l.events = slices.Delete(l.events, last, last+1)
+	})
+	s.layer().Logs.Userspace = record{pcr, "phase", "sysinit"}.encode(hidden)
+	return err
+}
+
+// remeasure makes the machine boot with other events, quote the result and show
+// the log of it.
+func (s side) remeasure(edit func([]quote.Event) []quote.Event) error {
+	m := s.machine()
+	before := m.Logs.UEFI
+	if err := m.Remeasure(edit); err != nil {
+		return err
+	}
+	log, err := quote.ParseEventLog(m.Logs.UEFI)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(before, m.Logs.UEFI) {
+		return fmt.Errorf("the edit of the log changes nothing")
+	}
+	replayed, err := log.Replay(quote.SHA256)
+	if err != nil {
+		return err
+	}
+	for n := range m.PCRs[quote.SHA256] {
+		if replayed.PCRs[n].Events == 0 && n < 8 { // its only event was taken out
+			m.PCRs[quote.SHA256][n] = make(quote.Hex, quote.SHA256.Size())
+		}
+	}
+	return s.rebuild()
 }
 
 // editLog changes the layer's firmware log.

@@ -1,0 +1,299 @@
+package quote
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+)
+
+// CommandLine is a kernel command line that boot software measured.
+type CommandLine struct {
+	Event  int    // index in its log
+	PCR    int    //
+	Source string // "grub", "systemd-stub", "efi-stub" or "uki-section"
+	Text   string // as measured, unbounded and not made printable; empty when the log holds its digest only
+	Digest Hex    // in the bank asked for
+	Rests  Rests  // RestsData: the digest is that of Text, or the event is proven to be a command line
+	// Doubtful: what was measured may be something else, such as a command of the
+	// boot loader that is not known here.
+	Doubtful bool
+
+	alg Alg
+}
+
+// Is reports whether text is the measured command line, by its digest.
+func (c *CommandLine) Is(text string) bool {
+	x, err := newExtender(c.alg)
+	return err == nil && slices.ContainsFunc(lineForms(text), func(form []byte) bool { return x.sumIs(c.Digest, form) })
+}
+
+// lineForms are the bytes that a command line is measured as: in UTF-16 with and
+// without a NUL as UEFI passes it, and as bytes with and without one as GRUB and a
+// .cmdline section have it, where a line feed may follow it.
+func lineForms(text string) (forms [][]byte) {
+	for _, t := range []string{text, text + "\n"} {
+		wide := encodeUTF16(t)
+		forms = append(forms, []byte(t), append([]byte(t), 0), wide, append(wide[:len(wide):len(wide)], 0, 0))
+	}
+	return forms
+}
+
+// CommandLinePCRs are those that boot software measures kernel command lines into:
+// GRUB into 8, the EFI stub of Linux its load options into 9, systemd-stub the
+// .cmdline section into 11 and lines beside it into 12 (UAPI Group, Linux TPM PCR
+// Registry).
+func CommandLinePCRs() []int { return []int{8, 9, 11, 12} }
+
+// CommandLines is what was measured of kernel command lines.
+type CommandLines struct {
+	Lines []CommandLine
+	// Unexplained are measurements that may be command lines, because the log does
+	// not hold what was measured. Nothing that a log says of them counts.
+	Unexplained []Record
+	// GRUB reports that PCR 8 holds a line that GRUB gave a kernel. What is
+	// unexplained in PCR 9 are then files that GRUB read, as long as GRUB is what
+	// was started.
+	GRUB bool
+}
+
+// ReadCommandLines finds the kernel command lines among the records of
+// CommandLinePCRs. In these nothing is passed over: what is neither a command line
+// nor proven to be something else is in Unexplained. A line of which there is a
+// digest only is recognised when it is one of known, or another line in the log.
+func ReadCommandLines(records []Record, known []string) *CommandLines {
+	c := &cmdlineReader{known: make(map[string]string)}
+	if len(records) > 0 {
+		c.alg = records[0].alg
+	}
+	for _, text := range known {
+		c.know(text)
+	}
+	c.grub(OfPCR(records, 8))
+	c.beside(OfPCR(records, 12))
+	c.image(OfPCR(records, 11))
+	c.stub(OfPCR(records, 9))
+	return &c.CommandLines
+}
+
+type cmdlineReader struct {
+	CommandLines
+	alg      Alg
+	known    map[string]string // lines by the digests of their forms
+	contents map[string]bool   // digests of sections that are no command line
+}
+
+func (c *cmdlineReader) know(text string) {
+	x, err := newExtender(c.alg)
+	if err != nil {
+		return
+	}
+	for _, form := range lineForms(text) {
+		var d [maxDigest]byte
+		x.sum(&d, form)
+		c.known[string(d[:x.size])] = text
+	}
+}
+
+func (c *cmdlineReader) add(lines ...CommandLine) {
+	for _, l := range lines {
+		c.Lines = append(c.Lines, l)
+		if l.Text != "" && !l.Doubtful {
+			c.know(l.Text)
+		}
+	}
+}
+
+func lineOf(r *Record, source string) CommandLine {
+	return CommandLine{Event: r.Index, PCR: r.PCR, Source: source, Digest: r.Digest, Rests: RestsData, alg: r.alg}
+}
+
+// recognised returns the line that a record's digest is of, when it is one that
+// is known.
+func (c *cmdlineReader) recognised(r *Record, source string) (CommandLine, bool) {
+	line := lineOf(r, source)
+	text, ok := c.known[string(r.Digest)]
+	line.Text = text
+	return line, ok
+}
+
+// hidden takes a record that the log does not explain. That it calls it a command
+// line is a hint, which can make a verdict worse only.
+func (c *cmdlineReader) hidden(r *Record, source string) bool {
+	line, ok := c.recognised(r, source)
+	switch {
+	case ok:
+	case r.event != nil && r.event.commandLine():
+		line.Rests = RestsHint
+	default:
+		c.Unexplained = append(c.Unexplained, *r)
+		return false
+	}
+	c.add(line)
+	return true
+}
+
+// grub reads PCR 8.
+func (c *cmdlineReader) grub(records []Record) {
+	var g grubReading
+	for i := range records {
+		r := &records[i]
+		if r.Measured == nil {
+			c.add(g.flush()...)
+			c.hidden(r, "grub")
+			continue
+		}
+		if text, wide := wideText(r.Measured); wide { // systemd-stub before 251
+			c.add(g.flush()...)
+			line := lineOf(r, "systemd-stub")
+			line.Text = text
+			c.add(line)
+			continue
+		}
+		lines := g.read(r, string(r.Measured))
+		for _, l := range lines {
+			c.GRUB = c.GRUB || !l.Doubtful
+		}
+		c.add(lines...)
+	}
+	c.add(g.flush()...)
+}
+
+// beside reads PCR 12: lines beside a unified kernel image, in UTF-16. Whatever
+// else is in it is doubtful.
+func (c *cmdlineReader) beside(records []Record) {
+	for i := range records {
+		r := &records[i]
+		if r.Measured == nil {
+			c.hidden(r, "systemd-stub")
+			continue
+		}
+		line := lineOf(r, "systemd-stub")
+		text, wide := wideText(r.Measured)
+		if !wide {
+			text, line.Doubtful = string(r.Measured), true
+		}
+		line.Text = text
+		c.add(line)
+	}
+}
+
+// image reads PCR 11: pairs of a section's name and its content. The proven name
+// and the order of the PCR's records prove what a content is of.
+func (c *cmdlineReader) image(records []Record) {
+	c.contents = make(map[string]bool)
+	for i, part := range Sections(records) {
+		r := &records[i]
+		switch {
+		case part.Content && part.Section == ".cmdline":
+			line, ok := c.recognised(r, "uki-section")
+			if !ok && r.Measured != nil {
+				line.Text = strings.TrimRight(string(r.Measured), "\n\x00")
+			}
+			c.add(line)
+		case part.Content:
+			c.contents[string(r.Digest)] = true
+		case part.Section != "" || isPhase(string(r.Measured)):
+		case r.Measured == nil:
+			c.Unexplained = append(c.Unexplained, *r)
+		default:
+			line := lineOf(r, "uki-section")
+			line.Text, line.Doubtful = string(r.Measured), true
+			c.add(line)
+		}
+	}
+}
+
+// SectionPart tells what a record of PCR 11 is.
+type SectionPart struct {
+	Section string // of a unified kernel image, ".linux"; empty for anything else
+	Content bool   // the record is of its content, else of its name
+}
+
+// Sections tells what PCR 11's records, from the first one on, are: systemd-stub
+// measures a section's name and then its content (systemd, TPM2_PCR_MEASUREMENTS,
+// PCR 11), so a name that is proven proves what the next record is of.
+func Sections(records []Record) []SectionPart {
+	parts := make([]SectionPart, len(records))
+	for i := range records {
+		if records[i].PCR != 11 {
+			continue
+		}
+		if i > 0 && parts[i-1].Section != "" && !parts[i-1].Content {
+			parts[i] = SectionPart{parts[i-1].Section, true}
+		} else if name, ok := records[i].sectionName(); ok {
+			parts[i] = SectionPart{Section: name}
+		}
+	}
+	return parts
+}
+
+// sectionName returns the section whose name was measured (systemd,
+// TPM2_PCR_MEASUREMENTS, PCR 11: in ASCII with its NUL).
+func (r *Record) sectionName() (string, bool) {
+	name, nul := strings.CutSuffix(string(r.Measured), "\x00")
+	return name, nul && isSectionName(name)
+}
+
+// stub reads PCR 9: files that GRUB read; the load options that the EFI stub of
+// Linux measures, and after them the initrd. What comes after a line that is known
+// is no other line of this boot, because the stub measures one.
+func (c *cmdlineReader) stub(records []Record) {
+	found := false
+	for i := range records {
+		r := &records[i]
+		switch {
+		case c.contents[string(r.Digest)] || found:
+		case r.Measured != nil:
+			line := lineOf(r, "efi-stub")
+			line.Text, line.Doubtful = string(r.Measured), true
+			if text, wide := wideText(r.Measured); wide {
+				line.Text, line.Doubtful = text, false
+			}
+			c.add(line)
+		default:
+			found = c.hidden(r, "efi-stub")
+		}
+	}
+}
+
+// wideText returns text that was measured in UTF-16, with or without its NUL.
+func wideText(b []byte) (string, bool) {
+	if len(b) < 2 || len(b)%2 != 0 || b[1] != 0 {
+		return "", false
+	}
+	if b[len(b)-1] != 0 || b[len(b)-2] != 0 {
+		b = append(b[:len(b):len(b)], 0, 0)
+	}
+	return utf16Text(b)
+}
+
+// isPhase knows the words that systemd extends PCR 11 with as a boot goes on
+// (systemd-pcrphase.service).
+func isPhase(text string) bool {
+	switch text {
+	case "enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final":
+		return true
+	}
+	return false
+}
+
+// commandLine reports whether the log calls an event a command line: the EFI
+// stub's load options, or a line of GRUB's.
+func (e *Event) commandLine() bool {
+	if e.Type == EventTag {
+		t, err := ParseTaggedEvent(e.Data)
+		return err == nil && t.ID == tagLinuxLoadOptions
+	}
+	for _, g := range grubPrefixes {
+		if g.kind == KindCommandLine && e.Type == EventIPL && bytes.HasPrefix(e.Data, []byte(g.prefix)) {
+			return true
+		}
+	}
+	return false
+}
+
+// CommandLines returns the kernel command lines in a log's own PCR values, for
+// displays.
+func (l *EventLog) CommandLines(alg Alg) []CommandLine {
+	return ReadCommandLines(l.Records(alg), nil).Lines
+}

@@ -1,0 +1,235 @@
+package quote
+
+import (
+	"bytes"
+	"strings"
+)
+
+// Measured returns the bytes that were hashed to give an event's digest in a bank,
+// when the log holds them. This is all that a digest proves of an event: these
+// bytes went into the PCR. What they are is for the bytes themselves to tell, and
+// for their place among the PCR's events; the event's type is a label that nothing
+// protects (PFP 10.4.1) and has no part in it.
+//
+// The bytes are looked for in the forms that measuring software logs them in:
+// the data as they are, a text without the prefix or the NUL that boot loaders put
+// around it, a variable's structure without what follows it, or its value alone.
+// ok is false when none has the digest: then the event says that something was
+// measured, and nothing of what.
+func (e *Event) Measured(alg Alg) (measured []byte, ok bool) {
+	x, err := newExtender(alg)
+	want := e.Digest(alg)
+	if err != nil || want == nil || !e.Extended() {
+		return nil, false
+	}
+	return x.measured(want, e.Data)
+}
+
+// measured looks for the preimage of a digest in an event's data.
+func (x *extender) measured(want, data []byte) ([]byte, bool) {
+	if x.sumIs(want, data) {
+		return data, true
+	}
+	// Trailing NULs of texts: GRUB and shim log one, systemd-stub a wide one.
+	text := bytes.TrimSuffix(data, []byte{0})
+	if len(text) < len(data) && x.sumIs(want, text) {
+		return text, true
+	}
+	if wide, isText := utf16Text(data); isText {
+		if b := data[:len(data)-2]; x.sumIs(want, b) {
+			return b, true
+		}
+		// Section names of a unified kernel image are measured in ASCII with their
+		// NUL and logged in UTF-16 (systemd, TPM2_PCR_MEASUREMENTS, PCR 11).
+		if isSectionName(wide) {
+			if b := append([]byte(wide), 0); x.sumIs(want, b) {
+				return b, true
+			}
+		}
+	}
+	// GRUB's "grub_cmd: TEXT" and "kernel_cmdline: TEXT" (GRUB manual, section
+	// "Measuring boot components"), Red Hat's "grub_cmd TEXT".
+	if n := bytes.IndexByte(text[:min(len(text), maxPrefix)], ' '); n > 0 && x.sumIs(want, text[n+1:]) {
+		return text[n+1:], true
+	}
+	// EV_EFI_VARIABLE_BOOT measures the value alone; some versions of shim log a
+	// few bytes behind the structure (PFP 10.4.1).
+	if v, err := ParseUEFIVariable(data); err == nil {
+		if x.sumIs(want, v.Data) {
+			return v.Data, true
+		}
+		for n := v.Size; n < len(data); n++ {
+			if x.sumIs(want, data[:n]) {
+				return data[:n], true
+			}
+		}
+	}
+	return nil, false
+}
+
+// maxPrefix bounds the word that a boot loader puts before what it measured.
+const maxPrefix = 32
+
+// sumIs reports whether want is the digest of data.
+func (x *extender) sumIs(want, data []byte) bool {
+	var d [maxDigest]byte
+	x.sum(&d, data)
+	return bytes.Equal(d[:x.size], want)
+}
+
+// Record is one measurement of a PCR as far as its digest proves it.
+type Record struct {
+	PCR       int
+	Index     int  // in its log
+	Userspace bool // in systemd's log, which comes after the firmware's
+	Digest    Hex  // in the bank asked for
+	// Measured is what was hashed; nil when the log does not hold it. Every rule
+	// that reads what was measured reads it here.
+	Measured []byte
+	// Check compares the data with the digest by the rule of the event's type, for
+	// those who show the log to people.
+	Check DataCheck
+
+	alg   Alg
+	event *Event          // of the firmware's log
+	user  *UserspaceEvent // of systemd's log
+}
+
+// Records returns what a bank's PCRs were extended with, in the log's order.
+func (l *EventLog) Records(alg Alg) []Record {
+	x, err := newExtender(alg)
+	if err != nil || !hasBank(l, alg) {
+		return nil
+	}
+	list := make([]Record, 0, len(l.Events))
+	for i := range l.Events {
+		e := &l.Events[i]
+		if !e.Extended() {
+			continue
+		}
+		r := Record{PCR: e.PCR, Index: e.Index, Digest: e.Digest(alg), alg: alg, event: e}
+		var proven bool
+		r.Measured, proven = x.measured(r.Digest, e.Data)
+		r.Check = e.check(&x, r.Measured, proven)
+		list = append(list, r)
+	}
+	return list
+}
+
+// Records returns what the records of systemd's log extended a bank's PCRs with.
+func (l *UserspaceLog) Records(alg Alg) []Record {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil
+	}
+	list := make([]Record, 0, len(l.Events))
+	for i := range l.Events {
+		e := &l.Events[i]
+		digest := e.Digest(alg)
+		if e.PCR < 0 || digest == nil {
+			continue
+		}
+		r := Record{PCR: e.PCR, Index: e.Index, Userspace: true, Digest: digest, Check: e.DataDigested(alg), alg: alg, user: e}
+		if x.sumIs(digest, []byte(e.Text)) {
+			r.Measured = []byte(e.Text)
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// OfPCR returns the records of one PCR, in their order.
+func OfPCR(records []Record, pcr int) []Record {
+	var list []Record
+	for i := range records {
+		if records[i].PCR == pcr {
+			list = append(list, records[i])
+		}
+	}
+	return list
+}
+
+// Hint is a printable name out of the log, which nothing proves.
+func (r *Record) Hint() string {
+	switch e := r.event; {
+	case e == nil:
+		return printable(r.user.Type + " " + r.user.Text)
+	case e.commandLine():
+		return "kernel command line"
+	case e.Type == EventIPL:
+		if text, ok := utf16Text(e.Data); ok {
+			return printable(text)
+		}
+		return printable(strings.TrimSuffix(string(e.Data[:min(len(e.Data), maxName)]), "\x00"))
+	default:
+		return e.Type.String()
+	}
+}
+
+// Handover returns how many of a PCR's records, from the first one on, the
+// firmware measured before it handed over to anything else: what is measured later
+// than that, whoever runs may have measured.
+//
+// The separator ends what firmware measures before it starts a boot loader, in
+// PCRs 0 to 7 (PFP 2.3.4 and 3.3.4). In PCR 5 firmware still measures that the
+// operating system takes over (PFP 10.4.4, "Exit Boot Services Invocation"). No
+// other PCR has such a mark: their records come from the boot loader on, and
+// nothing tells its last one from one of the running system.
+func Handover(pcr int, records []Record) int {
+	separated := -1
+	for i := range records {
+		switch separator, _ := records[i].Separator(); {
+		case pcr > 7:
+			return 0
+		case pcr == 5 && string(records[i].Measured) == actionExitBootServices:
+			return i + 1
+		case separator && separated < 0:
+			separated = i
+		}
+	}
+	return separated + 1
+}
+
+// Texts that firmware measures and that decide (PFP 10.4.4).
+const (
+	actionExitBootServices = "Exit Boot Services Invocation"
+	actionDebugMode        = "UEFI Debug Mode"
+)
+
+// Action reports whether a record is one of the texts that firmware measures about
+// a boot (PFP 10.4.4), which start nothing.
+func (r *Record) Action() bool { return isAction(string(r.Measured)) }
+
+// Separator reports whether a record is a separator, and whether it says that
+// something failed before it (PFP 10.4.1, EV_SEPARATOR). The digest alone tells.
+func (r *Record) Separator() (separator, failed bool) { return isSeparator(r.alg, r.Digest) }
+
+// isSeparator knows the digests of a separator's four bytes: zeros or, by the
+// older specification, ones; and one for a failure (PFP 10.4.1).
+func isSeparator(alg Alg, digest []byte) (separator, failed bool) {
+	for i, known := range separators[alg] {
+		if bytes.Equal(known, digest) {
+			return true, i == 2
+		}
+	}
+	return false, false
+}
+
+// separators are the digests of 0, -1 and 1, for each bank.
+var separators = func() map[Alg][3][]byte {
+	all := make(map[Alg][3][]byte)
+	for _, alg := range []Alg{SHA1, SHA256, SHA384, SHA512} {
+		x, err := newExtender(alg)
+		if err != nil {
+			continue
+		}
+		var digests [3][]byte
+		for i, data := range [][]byte{{0, 0, 0, 0}, ones[:4], {1, 0, 0, 0}} {
+			var d [maxDigest]byte
+			x.sum(&d, data)
+			digests[i] = bytes.Clone(d[:x.size])
+		}
+		all[alg] = digests
+	}
+	return all
+}()
