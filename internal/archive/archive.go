@@ -32,6 +32,7 @@ const (
 	resultName   = "result.json"
 	evidenceName = "evidence.json"
 	policyName   = "policy.yaml"
+	policySigned = "policy.yaml.sig"
 	trustFolder  = "trust/"
 )
 
@@ -50,6 +51,9 @@ type Package struct {
 	Evidence []byte // the bundle, byte for byte as it was verified
 	Policy   []byte // the policy file; nil if there was none
 	Trust    []File // trust file, certificates: the anchors of the verification
+
+	PolicySignature []byte // DSSE envelope around the policy; nil if there was none
+	Signer          string // key that Read found to have signed the manifest; no part of it
 }
 
 // File is one file of the trust anchors.
@@ -76,6 +80,9 @@ func (p *Package) files() []File {
 	if p.Policy != nil {
 		list = append(list, File{policyName, p.Policy})
 	}
+	if p.PolicySignature != nil {
+		list = append(list, File{policySigned, p.PolicySignature})
+	}
 	for _, f := range p.Trust {
 		list = append(list, File{trustFolder + f.Name, f.Data})
 	}
@@ -92,6 +99,8 @@ func (p *Package) put(name string, data []byte) error {
 		p.Evidence = data
 	case policyName:
 		p.Policy = data
+	case policySigned:
+		p.PolicySignature = data
 	default:
 		rest, ok := strings.CutPrefix(name, trustFolder)
 		if !ok {
@@ -118,6 +127,8 @@ func (p *Package) check() (*policy.Result, error) {
 	switch sum := sha256.Sum256(p.Policy); {
 	case p.Policy == nil && len(r.Policy.Digest) > 0:
 		return nil, fmt.Errorf("%s is missing: the result was made with a policy of SHA-256 %s", policyName, r.Policy.Digest)
+	case p.Policy == nil && p.PolicySignature != nil:
+		return nil, fmt.Errorf("%s is there, but no %s", policySigned, policyName)
 	case p.Policy != nil && !bytes.Equal(sum[:], r.Policy.Digest):
 		return nil, fmt.Errorf("%s: SHA-256 %x, but the result was made with %s", policyName, sum, r.Policy.Digest)
 	}

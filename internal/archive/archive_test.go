@@ -23,6 +23,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"go.uber.org/goleak"
 
+	"github.com/deepattest/deepattest/internal/signing"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 )
@@ -52,7 +53,7 @@ func example(t testing.TB, name string) []byte {
 func good(t testing.TB) *Package {
 	t.Helper()
 	p := &Package{
-		Evidence: example(t, "good.json"), Policy: example(t, "policy.yaml"),
+		Evidence: example(t, "good.json"), Policy: example(t, "policy.yaml"), PolicySignature: []byte(`{"signatures":[]}`),
 		Trust: []File{{"maker-root.pem", example(t, "maker-root.pem")}, {"pki/issuer.pem", example(t, "maker-issuer.pem")}, {"trust.yaml", example(t, "trust.yaml")}},
 	}
 	p.Result = result(t, p)
@@ -107,7 +108,13 @@ func TestRoundTrip(t *testing.T) {
 			if err != nil {
 				t.Fatalf("key %T: %v", key, err)
 			}
-			if diff := cmp.Diff(p, got); diff != "" {
+			want := *p
+			if key != nil {
+				if want.Signer, err = signing.KeyID(key.Public()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(&want, got); diff != "" {
 				t.Errorf("key %T (-want +got):\n%s", key, diff)
 			}
 			if _, err := Read(bytes.NewReader(data)); err != nil {
@@ -274,6 +281,7 @@ func TestReadRefuses(t *testing.T) {
 		{"evidence changed", flip(evidenceName), evidenceName},
 		{"result changed", flip(resultName), resultName},
 		{"policy changed", flip(policyName), policyName},
+		{"signature of the policy changed", flip(policySigned), policySigned},
 		{"anchor changed", flip("trust/maker-root.pem"), "trust/maker-root.pem"},
 		{"evidence longer", func(l []entry) []entry {
 			i := find(l, evidenceName)
@@ -283,6 +291,11 @@ func TestReadRefuses(t *testing.T) {
 		{"evidence of another result", relisted(flip(evidenceName)), "the result is about"},
 		{"policy of another result", relisted(flip(policyName)), policyName},
 		{"policy missing", relisted(func(l []entry) []entry { return slices.Delete(l, find(l, policyName), find(l, policyName)+1) }), policyName},
+		{"policy missing, its signature there", relisted(func(l []entry) []entry {
+			i := find(l, resultName)
+			l[i].data = result(t, &Package{Evidence: l[find(l, evidenceName)].data})
+			return slices.Delete(l, find(l, policyName), find(l, policyName)+1)
+		}), policySigned},
 		{"result missing", relisted(func(l []entry) []entry { return slices.Delete(l, find(l, resultName), find(l, resultName)+1) }), resultName},
 		{"anchor missing", func(l []entry) []entry { return l[:len(l)-1] }, "trust/trust.yaml"},
 		{"member beside the manifest", func(l []entry) []entry {
@@ -438,7 +451,7 @@ func TestManifest(t *testing.T) {
 	if err := json.Unmarshal(list[0].data, &m); err != nil {
 		t.Fatal(err)
 	}
-	if m.MediaType != MediaType || len(m.Members) != 6 {
+	if m.MediaType != MediaType || len(m.Members) != 7 {
 		t.Fatalf("%+v", m)
 	}
 	for i, e := range list[1:] {

@@ -66,7 +66,7 @@ func unpack(r io.Reader, keys []crypto.PublicKey) (*Package, error) {
 		if envelope == nil {
 			return nil, fmt.Errorf("%s is missing: the package is not signed", envelopeName)
 		}
-		_, err := signing.Verify(context.Background(), MediaType, list, envelope, keys)
+		p.Signer, err = signing.Verify(context.Background(), MediaType, list, envelope, keys)
 		if errors.Is(err, signing.ErrChanged) {
 			return nil, fmt.Errorf("%s was signed over another manifest than %s", envelopeName, manifestName)
 		}
