@@ -22,6 +22,8 @@ type program struct {
 	width    int  // of that terminal; 0: not known
 	json     bool // errors are wanted as JSON
 	attended bool // err is a terminal
+
+	line []string // the command line, in the order of flagsFirst
 }
 
 // run executes a command line and returns the exit code. No panic leaves it.
@@ -35,7 +37,8 @@ func (p *program) run(ctx context.Context, args []string) (code int) {
 	out := &sink{w: p.out}
 	p.out, p.json = out, wantsJSON(args)
 	app := p.app()
-	err := app.RunContext(ctx, flagsFirst(app, args))
+	p.line = flagsFirst(app, args)
+	err := app.RunContext(ctx, p.line)
 	switch {
 	case out.err != nil:
 		err = &exitError{exitDelivery, fmt.Errorf("the output could not be written: %w", out.err)}
@@ -117,13 +120,13 @@ func (p *program) app() *cli.App {
 		},
 	}
 	app.OnUsageError = misused("", app.Flags)
-	prepare(app.Commands, app.Commands, "")
+	p.prepare(app.Commands, app.Commands, "")
 	return app
 }
 
 // prepare gives every command what all share; all are the commands of the program,
 // and parent is how these are called.
-func prepare(commands, all []*cli.Command, parent string) {
+func (p *program) prepare(commands, all []*cli.Command, parent string) {
 	for _, c := range commands {
 		full := strings.TrimSpace(parent + " " + c.Name)
 		c.HideHelpCommand = true
@@ -136,13 +139,21 @@ func prepare(commands, all []*cli.Command, parent string) {
 				}
 				return cli.ShowSubcommandHelp(ctx)
 			}
-			prepare(c.Subcommands, all, full)
+			p.prepare(c.Subcommands, all, full)
 			continue
 		}
 		c.CustomHelpTemplate = cli.CommandHelpTemplate + "\n" + exitCodes
-		if slices.ContainsFunc(c.Flags, configurable) {
+		configured := slices.ContainsFunc(c.Flags, configurable)
+		if configured {
 			c.Flags = append(c.Flags, configFlag())
-			c.Before = configure(all)
+		}
+		c.Before = func(ctx *cli.Context) error {
+			if configured {
+				if err := configure(ctx, all); err != nil {
+					return err
+				}
+			}
+			return refuse(ctx, full, typed(c.Flags, p.line))
 		}
 		c.OnUsageError = misused(full, c.Flags)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -26,6 +27,7 @@ func (p *program) attestCommand() *cli.Command {
 		Flags: concat([]cli.Flag{
 			policyFlag(), requireSignedFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
 			challengeFlag("another verifier's challenge, as `HEX`; default: drawn now"),
+			issuedFlag("with --challenge: `TIME` (RFC 3339) at which it was drawn, for freshness.maxAge; without it its age is unknown"),
 			vmFlag("`UUID` of this VM: the host must vouch for it and no other; default: as SMBIOS tells, and then any"),
 			&cli.StringFlag{Name: "bundle", Usage: "also write the evidence into `FILE`"},
 			stateFlag("", "`FOLDER` for the result, with which the next one is compared: counters that go back, another host"),
@@ -63,11 +65,9 @@ func (p *program) attest(c *cli.Context) error {
 	if err := clockFault(p.now()); err != nil {
 		return cannot(err)
 	}
-	issued, challenge := p.now(), drawChallenge()
-	if text := c.String("challenge"); text != "" {
-		if challenge, err = parseChallenge(text); err != nil {
-			return err
-		}
+	challenge, issued, err := p.challengeOf(c)
+	if err != nil {
+		return err
 	}
 	ctx, cancel, err := deadline(c)
 	if err != nil {
@@ -105,6 +105,20 @@ func (p *program) attest(c *cli.Context) error {
 	}
 	return p.judge(c, bundle, rules, verify.Options{Challenge: challenge, Now: p.now(), Anchors: anchors, VM: vm, Previous: previous},
 		policy.Context{Issued: issued, Verified: policy.InGuest, Signer: signer}, outputs)
+}
+
+// challengeOf is the challenge to answer, and when it was drawn: now, unless it is
+// another verifier's. Only who drew that one knows its age.
+func (p *program) challengeOf(c *cli.Context) (challenge quote.Hex, issued time.Time, err error) {
+	text := c.String("challenge")
+	if text == "" {
+		return drawChallenge(), p.now(), nil
+	}
+	if challenge, err = parseChallenge(text); err != nil {
+		return nil, issued, err
+	}
+	issued, err = parseIssued(c)
+	return challenge, issued, err
 }
 
 // activated has a host that nobody enrolled prove, now, that its AK is in the TPM

@@ -29,18 +29,16 @@ func configurable(f cli.Flag) bool {
 
 // configure gives a command's flags the values of the configuration file, unless
 // the command line or the environment set them. One file serves all commands.
-func configure(commands []*cli.Command) cli.BeforeFunc {
-	return func(c *cli.Context) error {
-		path := c.String("config")
-		data, err := readFile(firstOf(path, defaultConfig), maxConfig)
-		if errors.Is(err, fs.ErrNotExist) && path == "" {
-			return nil
-		}
-		if err != nil {
-			return usagef("configuration: %w", err)
-		}
-		return usage(apply(c, firstOf(path, defaultConfig), data, commands))
+func configure(c *cli.Context, commands []*cli.Command) error {
+	path := c.String("config")
+	data, err := readFile(firstOf(path, defaultConfig), maxConfig)
+	if errors.Is(err, fs.ErrNotExist) && path == "" {
+		return nil
 	}
+	if err != nil {
+		return usagef("configuration: %w", err)
+	}
+	return usage(apply(c, firstOf(path, defaultConfig), data, commands))
 }
 
 func firstOf(a, b string) string {

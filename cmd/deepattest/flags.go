@@ -36,6 +36,10 @@ func challengeFlag(usage string) cli.Flag {
 	return &cli.StringFlag{Name: "challenge", Usage: usage}
 }
 
+func issuedFlag(usage string) cli.Flag {
+	return &cli.StringFlag{Name: "issued", Usage: usage}
+}
+
 func vmFlag(usage string) cli.Flag {
 	return &cli.StringFlag{Name: "vm", EnvVars: env("vm"), Usage: usage}
 }
@@ -136,6 +140,14 @@ func parseTime(flag, text string) (time.Time, error) {
 		return t, usagef("--%s %q: want a time as in RFC 3339, such as 2027-01-01T00:00:00Z", flag, text)
 	}
 	return t, nil
+}
+
+// parseIssued reads --issued; the zero time, not known, without it.
+func parseIssued(c *cli.Context) (time.Time, error) {
+	if c.String("issued") == "" {
+		return time.Time{}, nil
+	}
+	return parseTime("issued", c.String("issued"))
 }
 
 func parseSelection(flag, text string) (quote.Selection, error) {

@@ -34,9 +34,6 @@ func (p *program) agentSource(c *cli.Context) (*hostSource, error) {
 	if err := needed(c, "registrar-record"); err != nil {
 		return nil, err
 	}
-	if c.String("host-fingerprint") != "" {
-		return nil, usagef("--host-fingerprint says nothing about a Keylime agent: its certificate is in the registrar's record")
-	}
 	record, from, err := readRecord(c.String("registrar-record"))
 	if err != nil {
 		return nil, err

@@ -20,18 +20,20 @@ func (p *program) verifyCommand() *cli.Command {
 		Usage:     "verify evidence that was collected somewhere else",
 		ArgsUsage: "BUNDLE...",
 		Description: "Needs no TPM, no network and no root. BUNDLE is a file, or - for the standard input. With several bundles the\n" +
-			"exit code is the worst of their verdicts: rejected, untrusted, inconclusive, trusted.",
+			"exit code is the worst of their verdicts: rejected, untrusted, inconclusive, trusted.\n\n" +
+			"With --package, evidence, policy, challenge and time are those of the package; what you give beside it is held\n" +
+			"against it: another --policy, --require-signed or --challenge than its own, or evidence of another --vm, is rejected.",
 		Flags: concat([]cli.Flag{
 			challengeFlag("the challenge that you drew, as `HEX`"),
 			policyFlag(), requireSignedFlag(), trustFlag(), formatFlag(), verboseFlag(), exitZeroFlag(),
 			vmFlag("`UUID` of the VM that you mean: evidence of another one is rejected"),
-			&cli.StringFlag{Name: "issued", Usage: "`TIME` (RFC 3339) at which the challenge was drawn, for freshness.maxAge"},
+			issuedFlag("`TIME` (RFC 3339) at which the challenge was drawn, for freshness.maxAge"),
 			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) of the appraisal; default: now"},
 			&cli.StringFlag{Name: "previous", Usage: "the last trusted result of the same VM, as a `FILE` of -o json: counters that went back and another host show"},
 			&cli.StringSliceFlag{Name: "registrar-record", EnvVars: env("registrar-record"), Usage: "Keylime registrar's record of a host, as a `FILE` of `deepattest keylime record`; may be repeated. Your word that you trust that registrar about the host's keys"},
 			&cli.BoolFlag{Name: "in-guest", Usage: "this runs inside the guest: say so in the result"},
 			&cli.BoolFlag{Name: "unsafe-any-challenge", Usage: "take the challenge from the evidence, to look at stored bundles: never better than inconclusive"},
-			&cli.StringFlag{Name: "package", Usage: "verify the evidence package in `FILE` again, instead of bundles; exits 4 when anything in it differs"},
+			&cli.StringFlag{Name: "package", Usage: "verify the evidence package in `FILE` again, instead of bundles; exits 4 when anything in it differs. Without --key never 0: 3 at best"},
 			&cli.StringFlag{Name: "key", Usage: "with --package: PEM `FILE` of public keys, one of which must have signed it"},
 			jobsFlag(),
 		}, reportFlags()),
@@ -131,12 +133,8 @@ func (p *program) appraisal(c *cli.Context, opts *verify.Options) (policy.Contex
 			return about, err
 		}
 	}
-	if text := c.String("issued"); text != "" {
-		if about.Issued, err = parseTime("issued", text); err != nil {
-			return about, err
-		}
-	}
-	return about, nil
+	about.Issued, err = parseIssued(c)
+	return about, err
 }
 
 // each reads every bundle of the command line and hands it to f, --jobs at a time.
