@@ -16,16 +16,15 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// calls are a command line of every mode of every command, and the functions that
-// serve a mode where it has some of its own.
-func calls() map[string]map[string]struct {
+// call is a command line of a mode, and the functions that serve the mode where it
+// has some of its own.
+type call struct {
 	line string
 	by   []string
-} {
-	type call = struct {
-		line string
-		by   []string
-	}
+}
+
+// calls has one of every mode of every command.
+func calls() map[string]map[string]call {
 	sources := map[string]call{
 		"with --host xen":                    {"--host xen", nil},
 		"with --host keylime":                {"--host keylime:https://h:9002", nil},
