@@ -85,16 +85,16 @@ func layerSpecs(layer verify.Layer, actor string) []verify.Spec {
 		}),
 		spec("secure-boot", verify.Spec{
 			Title:    "Secure Boot of the " + name + " is as the policy wants it",
-			Stops:    "boot software that nobody signed",
-			Citation: "TCG PC Client PFP 1.06, section 3.3.4.8",
-			Remedy:   "turn Secure Boot on, with a platform key enrolled",
+			Stops:    "boot software that nobody signed; shim's or the firmware's checks turned off",
+			Citation: "TCG PC Client PFP 1.06, sections 3.3.4.8 and 10.4.4; shim, mok.c (MokSBState)",
+			Remedy:   "turn Secure Boot on, with a platform key enrolled and shim's validation on (`mokutil --enable-validation`); where an event of PCR 7 is not understood, the tenant pins PCR 7 by value",
 			Needs:    log,
 		}),
 		spec("cmdline", verify.Spec{
 			Title:    "Every kernel command line of the " + name + " keeps to the rules",
 			Stops:    "protection turned off, or another init started, by a parameter",
 			Citation: "TCG PC Client PFP 1.06, section 3.3.4; Linux kernel, lib/cmdline.c",
-			Remedy:   "mend the boot entry; for an image whose log holds a digest only, the tenant names the whole line in cmdline.allow",
+			Remedy:   "mend the boot entry; for an image whose log holds a digest only, the tenant names the whole line in cmdline.allow; a measurement that is not understood is pinned by value",
 			Needs:    log,
 		}),
 		spec("ima", verify.Spec{
@@ -108,7 +108,7 @@ func layerSpecs(layer verify.Layer, actor string) []verify.Spec {
 			Title:    "The measurements that the policy requires of the " + name + " are there, and none that it denies",
 			Stops:    "a single component that is missing or known to be bad, where the PCR as a whole varies",
 			Citation: "TCG PC Client PFP 1.06, section 10.4",
-			Remedy:   "find the component with `deepattest log`; install the wanted one",
+			Remedy:   "find the component with `deepattest log`; install the wanted one; where the running system could have added it, the tenant pins the PCR by value",
 			Needs:    log,
 		}),
 	}
