@@ -74,18 +74,98 @@ func imaScenes() []scene {
 		{name: "an unlisted file of the host", policy: "host: {ima: {allow: [${host.7}]}}\n$GUEST", verdict: policy.Untrusted, want: map[string]string{"policy.host.ima": `fail: a measured file is not on the list: "/init"`}},
 		{name: "an unknown template", policy: rule("allow: [${guest.ima}]"), world: func(w *testlab.World) error { return unknownTemplate(w.Guest) }, verdict: policy.Inconclusive, want: w("unknown: an IMA entry cannot be read")},
 	}
-	return scenes
+	buffer, keyring := file("kexec-cmdline"), file(".builtin_trusted_keys")
+	buffers := []testlab.File{buffer, keyring, file("selinux-state"), file("kernel_info"), file("dm_table_load"), file("memfd:x")}
+	foreign := func(files ...testlab.File) func(*testlab.World) error {
+		return func(w *testlab.World) error {
+			if err := w.Guest.MeasureFiles(files...); err != nil {
+				return err
+			}
+			return entryOfPCR11First(w.Guest)
+		}
+	}
+	kexec := func(files ...testlab.File) func(*testlab.World) error {
+		return func(w *testlab.World) error {
+			again, err := quote.BootAggregate(quote.SHA256, w.Guest.PCRs[quote.SHA256])
+			if err != nil {
+				return err
+			}
+			return w.Guest.MeasureFiles(append(files, testlab.File{Path: "boot_aggregate", Digest: again})...)
+		}
+	}
+	withBuffers := fmt.Sprintf("allow: [%s, %s, %s]", a.Digest, buffer.Digest, keyring.Digest)
+	return append(scenes, []scene{
+		// What counts as a file: neither another PCR's entry nor what is behind it.
+		{name: "an entry of another PCR before the boot aggregate", policy: rule("required: true"), world: foreign(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "an entry of another PCR before the boot aggregate, and a list", policy: rule(list), world: foreign(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "an entry of another PCR, and a file", policy: rule(list), world: foreign(a), verdict: policy.Trusted, want: w("pass: all 1 files are on the list")},
+		{name: "buffers and no file", policy: rule("required: true"), world: files(buffers...), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "buffers and no file, all on the list", policy: rule(withBuffers), world: files(buffer, keyring), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "buffers on the list and a file", policy: rule(withBuffers), world: files(buffer, a, keyring), verdict: policy.Trusted, want: w("pass: all 1 files and 2 other measurements are on the list")},
+		{name: "a file, and buffers that are not on the list", policy: rule(list), world: files(a, buffer), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "kexec-cmdline"`)},
+		{name: "a file shown as a buffer", policy: rule("allow: [${guest.ima}]"), world: func(w *testlab.World) error { return renameTemplate(w.Guest, "ima-buf") }, verdict: policy.Trusted, want: w("pass: all 10 files are on the list")},
+		{name: "another boot aggregate and no file", policy: rule("required: true"), world: kexec(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "another kernel, where any file is accepted", policy: rule("required: true"), world: kexec(a), verdict: policy.Trusted, want: w("pass: PCR 10 proves 1 files")},
+		{name: "another kernel that the boot does not show", policy: rule(list), world: kexec(a), verdict: policy.Untrusted, want: w("fail: a kernel was started from the running one")},
+		{name: "another kernel, and the list has the boot aggregate", policy: rule("allow: [" + a.Digest.String() + ", ${guest.aggregate}]"), world: kexec(a), verdict: policy.Trusted, want: w("pass: all 1 files and 1 other measurements")},
+		{name: "a list that no kernel began", policy: rule("required: true"), world: headless(a, b), verdict: policy.Inconclusive, want: w("unknown: the IMA list does not begin with boot_aggregate")},
+		{name: "a list that no kernel began, where none is needed", policy: rule("required: false, " + list), world: headless(a, b), verdict: policy.Inconclusive, want: w("unknown: the IMA list does not begin with boot_aggregate")},
+		{name: "an unlisted file in a list that no kernel began", policy: rule(list), world: headless(file("/tmp/x")), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "/tmp/x"`)},
+		{name: "a boot aggregate behind a file", policy: rule(list), world: headless(a, file("boot_aggregate")), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "boot_aggregate"`)},
+	}...)
+}
+
+// entryOfPCR11First puts an entry of another PCR before the machine's list, which
+// PCR 10 gives as before.
+func entryOfPCR11First(m *testlab.Machine) error {
+	other := bytes.Clone(m.Logs.IMA)
+	other[0] = 11
+	for e, err := range quote.IMAEntries(other) {
+		if err != nil {
+			return err
+		}
+		if e.Index == 1 {
+			other = other[:e.Offset]
+			break
+		}
+	}
+	m.Logs.IMA = append(other, m.Logs.IMA...)
+	return nil
+}
+
+// headless measures files without the boot aggregate before them.
+func headless(files ...testlab.File) func(*testlab.World) error {
+	return func(w *testlab.World) error {
+		if err := w.Guest.MeasureFiles(files...); err != nil {
+			return err
+		}
+		for e, err := range quote.IMAEntries(w.Guest.Logs.IMA) {
+			if err != nil || e.Index == 1 {
+				return replaceIMA(w.Guest, w.Guest.Logs.IMA[e.Offset:])
+			}
+		}
+		return fmt.Errorf("a list without files")
+	}
+}
+
+// replaceIMA gives a machine another list, and PCR 10 its value.
+func replaceIMA(m *testlab.Machine, list []byte) (err error) {
+	m.Logs.IMA = list
+	m.PCRs[quote.SHA256][quote.IMAPCR], err = quote.IMAValue(list, quote.SHA256)
+	return err
 }
 
 // unknownTemplate renames the template of the machine's last IMA entry, which
 // nothing protects.
-func unknownTemplate(m *testlab.Machine) error {
+func unknownTemplate(m *testlab.Machine) error { return renameTemplate(m, "ima-new") }
+
+func renameTemplate(m *testlab.Machine, name string) error {
 	at := bytes.LastIndex(m.Logs.IMA, []byte("ima-sig"))
 	if at < 0 {
 		return fmt.Errorf("no entry of template ima-sig")
 	}
 	m.Logs.IMA = bytes.Clone(m.Logs.IMA)
-	copy(m.Logs.IMA[at:], "ima-new")
+	copy(m.Logs.IMA[at:], name)
 	return nil
 }
 

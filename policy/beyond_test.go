@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -181,6 +182,9 @@ func TestAllowListFiles(t *testing.T) {
 		t.Errorf("%+v", rule)
 	}
 
+	excluding := func(expression string) string {
+		return `{"digests": {"/a": ["` + digest("a") + `"]}, "excludes": ["/var/", "` + expression + `"]}`
+	}
 	for name, tt := range map[string]struct {
 		list string
 		edit func(string) string
@@ -192,12 +196,30 @@ func TestAllowListFiles(t *testing.T) {
 		"other digest":       {sums, func(string) string { return "files/ima@md5:00" }, "want the name of a file"},
 		"empty":              {"\n", nil, "is empty"},
 		"no path":            {digest("a") + "\n", nil, "line 1: want DIGEST and PATH"},
+		"an empty path":      {digest("a") + "  \n", nil, "line 1: want DIGEST and PATH"},
+		"one space":          {"\n" + digest("a") + " /a\n", nil, "line 2: want DIGEST and PATH"},
+		"digest too short":   {strings.Repeat("a", 32) + "  /a\n", nil, "16 bytes: want one of"},
+		"line too long":      {digest("a") + "  /" + strings.Repeat("a", 1<<16) + "\n", nil, "token too long"},
 		"no digest in it":    {"x  /a\n", nil, "line 1: digest of /a"},
 		"SHA-1":              {strings.Repeat("a", 40) + "  /a\n", nil, "SHA-1"},
 		"not JSON":           {"{", nil, "want a Keylime runtime policy"},
 		"no digests":         {`{"digests": {}}`, nil, "accept any file"},
+		"empty digests":      {`{"digests": {"/a": [], "/b": []}}`, nil, "digests of /a: is empty"},
+		"null digests":       {`{"digests": {"/a": null}}`, nil, "digests of /a: is empty"},
+		"one empty":          {`{"digests": {"/a": ["` + digest("a") + `"], "/b": []}, "excludes": ["/tmp/"]}`, nil, "digests of /b: is empty"},
+		"a bad digest":       {`{"digests": {"/a": ["x"]}}`, nil, "digest of /a"},
+		"ima-buf":            {`{"digests": {"/a": ["` + digest("a") + `"]}, "ima-buf": {"x": []}}`, nil, "ima-buf of a Keylime runtime policy"},
+		"dm_policy":          {`{"digests": {"/a": ["` + digest("a") + `"]}, "ima": {"dm_policy": {}}}`, nil, "ima.dm_policy of a Keylime runtime policy"},
 		"keyrings":           {`{"digests": {"/a": ["` + digest("a") + `"]}, "keyrings": {".ima": []}}`, nil, "keyrings of a Keylime runtime policy is not checked here"},
 		"bad exclude":        {`{"digests": {"/a": ["` + digest("a") + `"]}, "excludes": ["("]}`, nil, "excludes[0]"},
+		"exclude escapes":    {excluding("a)|(b"), nil, "excludes[1]: error parsing"},
+		"exclude nothing":    {excluding(""), nil, `excludes[1]: "" excludes every file`},
+		"exclude all":        {excluding(".*"), nil, "excludes every file"},
+		"exclude from /":     {excluding("/.*"), nil, "excludes every file"},
+		"exclude root":       {excluding("/"), nil, "excludes every file"},
+		"exclude not itself": {excluding("/.+"), nil, "excludes every file"},
+		"exclude but one":    {excluding("/[^x]"), nil, "excludes every file"},
+		"exclude or nothing": {excluding("/tmp/|"), nil, "excludes every file"},
 		"excludes unchecked": {`{"digests": {"/a": ["` + digest("a") + `"]}, "verification-keys": "k"}`, nil, "verification-keys"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -211,6 +233,31 @@ func TestAllowListFiles(t *testing.T) {
 	text := "apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: p}\nguest: {ima: {allow: \"x@sha256:" + digest("a") + "\"}}\n"
 	if _, err := Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), "nothing here reads files") {
 		t.Errorf("without a reader: %v", err)
+	}
+}
+
+// A list that is there and empty accepts nothing: only none at all accepts any file.
+func TestEmptyListAcceptsNothing(t *testing.T) {
+	list, err := os.ReadFile(filepath.Join("../quote/testdata/logs/direct-ima-tcb", "ima.bin"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		rule IMARule
+		want verify.Status
+	}{
+		{IMARule{Required: true}, verify.Pass},
+		{IMARule{Required: true, Digests: []quote.Hex{}}, verify.Fail},
+		{IMARule{Required: true, Paths: map[string][]quote.Hex{}}, verify.Fail},
+		{IMARule{Required: true, Paths: map[string][]quote.Hex{"/init": nil}}, verify.Fail},
+		{IMARule{Required: true, Excludes: []*regexp.Regexp{regexp.MustCompile("^/nothing")}}, verify.Fail},
+		{IMARule{Required: true, Excludes: []*regexp.Regexp{regexp.MustCompile("^.*")}}, verify.Unknown},
+		{IMARule{Excludes: []*regexp.Regexp{regexp.MustCompile("^.*")}}, verify.NotApplicable},
+	} {
+		s := &section{rules: &LayerPolicy{IMA: &tt.rule}, claims: &verify.Claims{Bank: quote.SHA256, IMA: list}, layer: verify.Host, appraisal: &appraisal{}}
+		if o := s.ima(); o.Status != tt.want {
+			t.Errorf("%+v: %s: %s; want %s", tt.rule, o.Status, o.Detail, tt.want)
+		}
 	}
 }
 

@@ -272,8 +272,11 @@ func ImportKeylimeRuntime(data []byte) (*IMARule, []string, error) {
 	}
 	rule := &IMARule{Required: true, Paths: make(map[string][]quote.Hex)}
 	var warnings []string
-	weak := 0
+	weak, empty := 0, 0
 	for _, path := range slices.Sorted(maps.Keys(p.Digests)) {
+		if len(p.Digests[path]) == 0 {
+			empty++
+		}
 		for i, text := range p.Digests[path] {
 			d, err := hex.DecodeString(text)
 			if err != nil || bankOf(len(d)) == 0 {
@@ -289,6 +292,9 @@ func ImportKeylimeRuntime(data []byte) (*IMARule, []string, error) {
 	if weak > 0 {
 		warnings = append(warnings, fmt.Sprintf("%d SHA-1 digests are left out: files with the same one can be made; boot with ima_hash=sha256", weak))
 	}
+	if empty > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d paths without digests are left out: no file passes under them, there or here", empty))
+	}
 	if n := len(p.Excludes); n > 0 {
 		warnings = append(warnings, fmt.Sprintf("%d excludes are left out: they let any file under a path pass", n))
 	}
@@ -303,7 +309,7 @@ func ImportKeylimeRuntime(data []byte) (*IMARule, []string, error) {
 
 // ExportKeylimeRuntime writes an allow-list by path as Keylime's IMA runtime policy.
 func ExportKeylimeRuntime(rule *IMARule) ([]byte, []string, error) {
-	if rule == nil || len(rule.Paths) == 0 {
+	if rule == nil || rule.Listed() == len(rule.Digests) {
 		return nil, nil, errors.New("export to Keylime: no IMA allow-list by path; tenant: write ima.allow as a mapping from path to digests")
 	}
 	var p keylimeRuntime
@@ -319,6 +325,9 @@ func ExportKeylimeRuntime(rule *IMARule) ([]byte, []string, error) {
 	var warnings []string
 	if n := len(rule.Digests); n > 0 {
 		warnings = append(warnings, fmt.Sprintf("%d digests without a path are left out: Keylime compares by path", n))
+	}
+	if n := len(rule.Excludes); n > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d excludes are left out: files under them do not pass in Keylime", n))
 	}
 	data, err := json.Marshal(p, json.Deterministic(true))
 	if err != nil {

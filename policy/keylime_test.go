@@ -3,6 +3,7 @@ package policy_test
 import (
 	"encoding/json"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -168,12 +169,26 @@ func TestKeylimeRuntime(t *testing.T) {
 			t.Errorf("no %s in %s", key, out)
 		}
 	}
-	for _, bad := range []string{``, `{}`, `{"digests": {"/x": ["zz"]}}`, `{"digests": {"/x": ["ab"]}}`, `{"digests": {"/x": ["` + hex20 + `"]}}`} {
+	// A path without digests is left out, and said to be.
+	some, warnings, err := policy.ImportKeylimeRuntime([]byte(`{"digests": {"/a": ["` + hex32 + `"], "/b": [], "/c": null}}`))
+	if err != nil || len(some.Paths) != 1 || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "2 paths without digests") {
+		t.Errorf("%+v, warnings %q, %v", some, warnings, err)
+	}
+	some.Excludes = []*regexp.Regexp{regexp.MustCompile("^/tmp/")}
+	if _, warnings, err = policy.ExportKeylimeRuntime(some); err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "1 excludes are left out") {
+		t.Errorf("exported with warnings %q, %v", warnings, err)
+	}
+	for _, what := range []string{`"keyrings": {"k": ["x"]}`, `"ima-buf": {"b": ["x"]}`, `"verification-keys": "k"`} {
+		if _, warnings, err = policy.ImportKeylimeRuntime([]byte(`{"digests": {"/a": ["` + hex32 + `"]}, ` + what + `}`)); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "signature keys are left out") {
+			t.Errorf("%s: warnings %q, %v", what, warnings, err)
+		}
+	}
+	for _, bad := range []string{``, `{}`, `{"digests": {"/x": []}}`, `{"digests": {"/x": null}, "excludes": ["/tmp/"]}`, `{"digests": {"/x": ["zz"]}}`, `{"digests": {"/x": ["ab"]}}`, `{"digests": {"/x": ["` + hex20 + `"]}}`} {
 		if _, _, err := policy.ImportKeylimeRuntime([]byte(bad)); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
 	}
-	for _, empty := range []*policy.IMARule{nil, {}, {Digests: rule.Digests}} {
+	for _, empty := range []*policy.IMARule{nil, {}, {Digests: rule.Digests}, {Paths: map[string][]quote.Hex{"/x": nil}}} {
 		if _, _, err := policy.ExportKeylimeRuntime(empty); err == nil {
 			t.Errorf("%+v is exported", empty)
 		}

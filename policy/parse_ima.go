@@ -40,7 +40,7 @@ func (l *LayerPolicy) readIMA(v value) {
 	default:
 		r.Digests = readFileDigests(allow.list("allow: [64 hexadecimal digits]"))
 	}
-	if isMapping(v) && !r.Required && r.Listed() == 0 {
+	if isMapping(v) && !r.Required && r.AcceptsAny() {
 		v.fail(example, "rules nothing: leave it out")
 	}
 	l.IMA = r
@@ -111,14 +111,11 @@ func (r *IMARule) readAllowList(data []byte) error {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		digits, path, ok := strings.Cut(line, " ")
-		if ok {
-			path = path[min(1, len(path)):] // a space, or * for binary
-		}
-		if path == "" {
+		digits, path, _ := strings.Cut(line, " ")
+		if len(path) < 2 || path[0] != ' ' && path[0] != '*' { // binary
 			return fmt.Errorf("line %d: want DIGEST and PATH, as sha256sum writes them", n)
 		}
-		if err := r.accept(path, digits); err != nil {
+		if err := r.accept(path[1:], digits); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}
 	}
@@ -178,6 +175,9 @@ func (r *IMARule) readKeylime(data []byte) error {
 		return errors.New("has no digests: it would accept any file")
 	}
 	for _, path := range slices.Sorted(maps.Keys(p.Digests)) {
+		if len(p.Digests[path]) == 0 {
+			return fmt.Errorf("digests of %s: is empty, so no file could pass: give its digests, or take the path out", clip(path))
+		}
 		for _, digits := range p.Digests[path] {
 			if err := r.accept(path, digits); err != nil {
 				return err
@@ -185,11 +185,27 @@ func (r *IMARule) readKeylime(data []byte) error {
 		}
 	}
 	for i, text := range p.Excludes {
-		expression, err := regexp.Compile("^(?:" + text + ")") // Python's re.match
-		if err != nil {
+		if err := r.exclude(text); err != nil {
 			return fmt.Errorf("excludes[%d]: %w", i, err)
 		}
-		r.Excludes = append(r.Excludes, expression)
 	}
+	return nil
+}
+
+// exclude adds an expression for paths that are not looked at. It matches as
+// Python's re.match does, from the beginning of a path to anywhere. One that matches
+// what no path can be, a NUL, matches every path.
+func (r *IMARule) exclude(text string) error {
+	if _, err := regexp.Compile(text); err != nil {
+		return err // before it can close the group that follows
+	}
+	expression, err := regexp.Compile("^(?:" + text + ")")
+	if err != nil {
+		return err
+	}
+	if expression.MatchString("/") || expression.MatchString("/\x00") {
+		return fmt.Errorf("%q excludes every file: take it out, or name a directory", clip(text))
+	}
+	r.Excludes = append(r.Excludes, expression)
 	return nil
 }

@@ -113,8 +113,18 @@ type IMARule struct {
 	Excludes []*regexp.Regexp       // paths that are not looked at, from their beginning
 }
 
-// Listed is how many entries the allow-list has; 0 accepts any file.
-func (r *IMARule) Listed() int { return len(r.Digests) + len(r.Paths) + len(r.Excludes) }
+// Listed is how many digests the allow-list accepts.
+func (r *IMARule) Listed() int {
+	n := len(r.Digests)
+	for _, digests := range r.Paths {
+		n += len(digests)
+	}
+	return n
+}
+
+// AcceptsAny reports whether there is no allow-list, so that any file will do. A
+// list that is there and empty accepts none.
+func (r *IMARule) AcceptsAny() bool { return r.Digests == nil && r.Paths == nil && r.Excludes == nil }
 
 // EventRules are about single measurements, by digest: names in a log are not
 // protected.

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/deepattest/deepattest/quote"
 )
 
-// bootAggregate is IMA's first entry, over the PCRs before it.
+// bootAggregate is the name of the entry that each kernel begins its list with, a
+// digest over the PCRs before it (security/integrity/ima/ima_init.c,
+// ima_add_boot_aggregate).
 const bootAggregate = "boot_aggregate"
 
 // ima compares every measured file with the allow-list. The part of the list that
@@ -22,57 +25,97 @@ func (s *section) ima() outcome {
 		}
 		return notApplicable("no IMA list, which the policy accepts")
 	}
-	listed := rule.Listed() > 0
-	digests := make(map[string]bool, len(rule.Digests))
+	t := imaTally{section: s, rule: rule, digests: make(map[string]bool, len(rule.Digests))}
 	for _, d := range rule.Digests {
-		digests[string(d)] = true
+		t.digests[string(d)] = true
 	}
-	files, excluded := 0, 0
 	for e, err := range quote.IMAEntries(s.claims.IMA) {
 		if err != nil {
 			return fail("the IMA list cannot be read").evidence(err.Error(), "binary_runtime_measurements", "ima")
 		}
 		if e.PCR != quote.IMAPCR {
-			continue
+			continue // PCR 10 proves nothing of it, not even its place
 		}
-		where := fmt.Sprintf("IMA entry %d", e.Index)
-		if e.Violation() {
-			if !listed {
-				continue
-			}
-			return fail("IMA could not measure a file: it was open for writing, or changed while it was read").evidence("a violation", "a measured file", where)
+		if o, bad := t.judge(&e); bad {
+			return o
 		}
-		f, err := e.Fields()
-		if err != nil {
-			return unknown("an IMA entry cannot be read").evidence(err.Error(), "a known template", where)
-		}
-		if e.Index == 0 && f.Path == bootAggregate {
-			if o, bad := s.bootAggregate(f); bad {
-				return o
-			}
-			continue
-		}
-		if rule.excludes(f.Path) {
-			excluded++
-			continue
-		}
-		files++
-		if listed && !digests[string(f.Digest)] && !slices.ContainsFunc(rule.Paths[f.Path], func(d quote.Hex) bool { return bytes.Equal(d, f.Digest) }) {
-			return fail("a measured file is not on the list: %q", clipTo(f.Path, maxText)).evidence(f.Alg+":"+f.Digest.String(), rule.want(f.Path), where)
-		}
+		t.entries++
 	}
+	return t.sum()
+}
+
+// imaTally counts what the entries of PCR 10 are.
+type imaTally struct {
+	*section
+	rule    *IMARule
+	digests map[string]bool // rule.Digests
+
+	entries                 int
+	aggregate               quote.Hex // of the first entry; nil: that is another one
+	files, others, excluded int
+}
+
+// judge counts an entry, or says what is wrong with it. A file is what has an
+// absolute path. The kernel names by a bare word what is none: its boot aggregate,
+// which kexec repeats, buffers, keyrings, and critical data of itself, SELinux and
+// device-mapper (Documentation/ABI/testing/ima_policy). It is the name that tells,
+// and not the template: of that no PCR proves anything, and "ima-buf" reads as
+// "ima-sig". So whatever it is, it is on the list or fails.
+func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
+	where := fmt.Sprintf("IMA entry %d", e.Index)
+	if e.Violation() {
+		return fail("IMA could not measure a file: it was open for writing, or changed while it was read").evidence("a violation", "a measured file", where), !t.rule.AcceptsAny()
+	}
+	f, err := e.Fields()
 	switch {
-	case files == 0 && rule.Required:
-		return unknown("IMA measured no file: it runs without a policy, or not at all").evidence("no file in the list", "measured files", "ima")
-	case files == 0:
+	case err != nil:
+		return unknown("an IMA entry cannot be read").evidence(err.Error(), "a known template", where), true
+	case t.entries == 0 && f.Path == bootAggregate:
+		t.aggregate = f.Digest
+		return t.bootAggregate(f)
+	case t.rule.excludes(f.Path):
+		t.excluded++
+		return outcome{}, false
+	case strings.HasPrefix(f.Path, "/"):
+		t.files++
+	default:
+		t.others++
+	}
+	got := f.Alg + ":" + f.Digest.String()
+	switch {
+	case t.rule.AcceptsAny(), t.digests[string(f.Digest)], slices.ContainsFunc(t.rule.Paths[f.Path], func(d quote.Hex) bool { return bytes.Equal(d, f.Digest) }):
+		return outcome{}, false
+	case f.Path == bootAggregate && bytes.Equal(f.Digest, t.aggregate):
+		return fail("a kernel was started from the running one (kexec), and no PCR of the boot tells which").evidence(got, "one "+bootAggregate, where), true
+	}
+	return fail("a measured file is not on the list: %q", clipTo(f.Path, maxText)).evidence(got, t.rule.want(f.Path), where), true
+}
+
+// sum is the outcome when no entry is wrong. A list that does not begin with the
+// boot aggregate was begun by no kernel: anybody can extend PCR 10 (PC Client
+// Platform TPM Profile 1.05, section 4.6).
+func (t *imaTally) sum() outcome {
+	switch {
+	case t.entries > 0 && t.aggregate == nil:
+		return unknown("the IMA list does not begin with %s, as every kernel's does", bootAggregate).evidence("another entry of PCR 10", bootAggregate, "ima")
+	case t.files == 0 && !t.rule.Required:
 		return notApplicable("IMA measured no file, which the policy accepts")
-	case !listed:
-		return pass("PCR 10 proves %d files; the policy accepts any", files)
+	case t.files == 0 && t.excluded > 0:
+		return unknown("the list excludes all that IMA measured").evidence(fmt.Sprintf("%d excluded entries", t.excluded), "measured files", "ima")
+	case t.files == 0:
+		return unknown("IMA measured no file: it runs without a policy, or not at all").evidence("no file in the list", "measured files", "ima")
+	case t.rule.AcceptsAny():
+		return pass("PCR 10 proves %d files; the policy accepts any", t.files)
 	}
-	if excluded > 0 {
-		return pass("all %d files are on the list, besides %d that it excludes", files, excluded)
+	detail := fmt.Sprintf("all %d files", t.files)
+	if t.others > 0 {
+		detail += fmt.Sprintf(" and %d other measurements", t.others)
 	}
-	return pass("all %d files are on the list", files)
+	detail += " are on the list"
+	if t.excluded > 0 {
+		detail += fmt.Sprintf(", besides %d that it excludes", t.excluded)
+	}
+	return pass("%s", detail)
 }
 
 func (r *IMARule) excludes(path string) bool {

@@ -22,8 +22,8 @@ type scene struct {
 	name string
 	// policy is the policy's text without its head. "${guest.4}" stands for the
 	// value of a PCR in the world as NewWorld makes it, "${guest.ima}" for the
-	// digests and "${guest.paths}" for the paths of its IMA list, "${other}" for a
-	// digest of something else, and "$HOST" and "$GUEST" for good sections.
+	// digests and "${guest.paths}" for the paths of its IMA list, "${guest.aggregate}"
+	// for what that begins with, "${other}" for a digest of something else, and "$HOST" and "$GUEST" for good sections.
 	policy   string
 	noPolicy bool
 	head     string // metadata's members after the name
@@ -109,6 +109,12 @@ func policyText(t testing.TB, s *scene) []byte {
 		switch what {
 		case "ima":
 			return strings.Join(imaList(t, m, func(_, digest string) string { return digest }), ", ")
+		case "aggregate":
+			digest, err := quote.BootAggregate(quote.SHA256, m.PCRs[quote.SHA256])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return digest.String()
 		case "paths":
 			return strings.Join(imaList(t, m, func(path, digest string) string { return path + ": " + digest }), ", ")
 		}
