@@ -96,23 +96,76 @@ func (c *CommandLineRule) denied(line string) string {
 	return ""
 }
 
-// judge returns what is wrong with a command line, or "". Of a required parameter
-// that is there more than once the last one counts, as most of the kernel's
-// setters overwrite what an earlier one set.
+// judge returns what is wrong with a command line, or "". What is denied is so
+// anywhere in the line; what is required must reach the kernel.
 func (c *CommandLineRule) judge(line string) string {
 	if denied := c.denied(line); denied != "" {
 		return denied
 	}
-	kernel, _ := splitCommandLine(line)
-	slices.Reverse(kernel)
+	kernel := kernelWords(line)
 	for _, rule := range c.Require {
-		last := slices.IndexFunc(kernel, func(word string) bool { return parameterName(word) == parameterName(rule) })
-		switch {
-		case last < 0:
-			return fmt.Sprintf("%q is missing", rule)
-		case !parameterMatches(kernel[last], rule):
-			return fmt.Sprintf("%q stands where %q is required", clip(kernel[last]), rule)
+		if missing := lacks(kernel, rule); missing != "" {
+			return missing
+		}
+		for _, kept := range keptLines(line) {
+			if lacks(kernelWords(kept), rule) != "" {
+				return fmt.Sprintf("%q is not in the first %d bytes of the line: a kernel may keep no more of it", rule, len(kept))
+			}
 		}
 	}
 	return ""
+}
+
+// lacks says what keeps the kernel's words from holding what a rule requires, or
+// "". Of a parameter that is there more than once the last one counts, as most of
+// the kernel's setters overwrite what an earlier one set.
+func lacks(kernel []string, rule string) string {
+	for _, word := range slices.Backward(kernel) {
+		switch {
+		case parameterName(word) != parameterName(rule):
+		case parameterMatches(word, rule):
+			return ""
+		default:
+			return fmt.Sprintf("%q stands where %q is required", clip(word), rule)
+		}
+	}
+	return fmt.Sprintf("%q is missing", rule)
+}
+
+// commandLineSize is how much of a command line the kernel has room for, with the
+// NUL behind it: COMMAND_LINE_SIZE of x86 and arm64 (arch/x86/include/asm/setup.h,
+// arch/arm64/include/uapi/asm/setup.h).
+const commandLineSize = 2048
+
+// grubImage is what GRUB hands over in front of the line that it measures
+// (include/grub/lib/cmdline.h, LINUX_IMAGE).
+const grubImage = "BOOT_IMAGE="
+
+// keptLines returns the beginnings of a line that a kernel may keep where it does
+// not keep all of it. Boot loaders measure the whole line. The kernel's EFI stub ends
+// it at a newline or NUL, and takes back what is too long to the last space outside
+// of quotes (drivers/firmware/efi/libstub/efi-stub-helper.c, efi_convert_cmdline);
+// the kernel itself cuts anywhere (arch/x86/kernel/setup.c, setup_arch). Other
+// architectures have room for more, so the line as a whole counts as well.
+func keptLines(line string) []string {
+	limit := commandLineSize - 1
+	if !strings.HasPrefix(line, grubImage) {
+		limit -= len(grubImage)
+	}
+	text, _, _ := strings.Cut(line, "\x00")
+	stub, _, _ := strings.Cut(text, "\n")
+	lines := []string{stub, text[:min(len(text), limit)]}
+	if len(stub) > limit {
+		quoted, end := false, 0
+		for i := range limit + 1 {
+			switch {
+			case stub[i] == '"':
+				quoted = !quoted
+			case !quoted && isSpace(stub[i]):
+				end = i
+			}
+		}
+		lines[0] = stub[:end]
+	}
+	return slices.DeleteFunc(lines, func(kept string) bool { return kept == line })
 }

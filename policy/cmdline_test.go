@@ -120,6 +120,52 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestRequiredWordsReachTheKernel: a parameter that boot software measured and the
+// kernel cuts off was not set.
+func TestRequiredWordsReachTheKernel(t *testing.T) {
+	rule := &CommandLineRule{Deny: []string{"init="}, Require: []string{"lockdown=integrity"}}
+	const word = " lockdown=integrity"
+	// line has the required word end at a byte of what the kernel is given.
+	line := func(prefix string, end int) string {
+		at := len(prefix)
+		if prefix != grubImage {
+			at += len(grubImage)
+		}
+		return prefix + strings.Repeat("a", end-at-len(word)) + word
+	}
+	const behind, cut = "is not in the first", " bytes of the line: a kernel may keep no more of it"
+	for _, c := range []struct{ name, line, want string }{
+		{"as long as may be", line(grubImage, 2047), ""},
+		{"as long as may be, without GRUB's name", line("/vm", 2047), ""},
+		{"one byte more", line(grubImage, 2048), behind},
+		{"one byte more, without GRUB's name", line("/vm", 2048), behind},
+		{"what follows is cut", line(grubImage, 2047) + " quiet", ""},
+		{"what follows is cut in the middle", line(grubImage, 2040) + " quietly", ""},
+		{"far behind", line("", 4000), "first 0" + cut},
+		{"early in a long line", "ro" + word + " " + strings.Repeat("b", 4000), ""},
+		{"another value behind the cut", "ro" + word + " " + strings.Repeat("b", 4000) + " lockdown=none", "stands where"},
+		{"denied behind the cut", "ro" + word + " " + strings.Repeat("b", 4000) + " init=/x", "denied"},
+		{"in quotes that the cut falls into", `"` + strings.Repeat("c ", 1500) + `"` + word, "first 0" + cut},
+		{"behind a short quote", `"a b"` + word + " " + strings.Repeat("c ", 1500), ""},
+		{"the cut word has the name", "ro" + word + " " + strings.Repeat("d", 2036-len("ro")-len(word)-1-len(" lockdown")) + " lockdown.x=1", "first 2036" + cut},
+		{"before a newline", "ro" + word + "\nquiet", ""},
+		{"behind a newline", "ro\n" + word[1:], "first 2" + cut},
+		{"a newline at the end", "ro" + word + "\n", ""},
+		{"behind a NUL", "ro \x00" + word, "first 3" + cut},
+		{"before a NUL", "ro" + word + " \x00quiet", ""},
+	} {
+		got := rule.judge(c.line)
+		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	// "audit=1" cut to "audit=" is neither there nor whole.
+	any := &CommandLineRule{Require: []string{"audit"}}
+	if got := any.judge(grubImage + strings.Repeat("a", 2047-len(grubImage)-len(" audit=")) + " audit=1"); !strings.Contains(got, behind) {
+		t.Errorf("a word that is cut: %q", got)
+	}
+}
+
 // FuzzKernelWords: nothing is lost but space and quotes, and nothing is made up.
 func FuzzKernelWords(f *testing.F) {
 	for _, s := range []string{"", `a="b c" "d e" -- f`, "\xa0\"", `"a="b""`} {
