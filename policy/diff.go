@@ -209,6 +209,9 @@ func (p *Policy) ruleList() []rule {
 	add("trust.roots", waives, 0, p.Trust.Roots...)
 	add("trust.guests.accept", accepts, 0, p.Trust.Guests...)
 	add("trust.link.minimum", single, verify.LinkRank(p.linkMinimum()), p.linkMinimum())
+	add("trust.xen.labels", accepts, 0, p.Trust.Xen.Labels...)
+	add("trust.xen.groups", accepts, 0, hexes(p.Trust.Xen.Groups)...)
+	add("trust.xen.groupKeys", accepts, 0, hexes(p.Trust.Xen.GroupKeys)...)
 	if p.MaxAge == 0 {
 		add("freshness.maxAge", single, math.MinInt, "any")
 	} else {
@@ -241,6 +244,12 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 	add := func(pcr int, path string, s sense, rank int, entries ...string) {
 		list = append(list, rule{layer: layer, pcr: pcr, path: path, sense: s, rank: rank, entries: nonEmpty(entries)})
 	}
+	family := l.TPM
+	if family == "" {
+		family = "2.0"
+	}
+	add(-1, "tpm.version", single, rankOf(l.TPM != quote.Version12), family) // 1.2 rests on SHA-1
+	add(-1, "tpm.expiredEK", single, rankOf(!l.ExpiredEK), map[bool]string{false: "fail", true: "warn"}[l.ExpiredEK])
 	add(-1, "tpm.bank", single, 0, l.Bank.String())
 	var denied []string
 	for _, r := range l.DenyFirmware {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -55,6 +56,11 @@ func TestDiffTellsLooserFromStricter(t *testing.T) {
 		{name: "roots", restA: "trust: {roots: [a.pem]}", restB: "trust: {roots: [a.pem, b.pem]}", want: "trust.roots -(none) +b.pem looser", backwards: Stricter},
 		{name: "binding", restA: "trust: {guests: {accept: [vouched]}}", restB: "", want: "trust.guests.accept -(none) +pinned looser", backwards: Stricter},
 		{name: "age", restA: "freshness: {maxAge: 5m}", restB: "freshness: {maxAge: 10m}", want: "freshness.maxAge -5m0s +10m0s looser", backwards: Stricter},
+		{name: "Xen label", restA: "trust: {xen: {labels: [a]}}", restB: "trust: {xen: {labels: [a, b]}}", want: "trust.xen.labels -(none) +b looser", backwards: Stricter},
+		{name: "no Xen labels", restA: "trust: {xen: {labels: [a]}}", want: "trust.xen.labels -a +(none) looser", backwards: Stricter},
+		{name: "Xen groups", restB: "trust: {xen: {groups: [" + strings.Repeat("d", 40) + "]}}", want: "trust.xen.groups -(none) +" + strings.Repeat("d", 40) + " stricter", backwards: Looser},
+		{name: "Xen group keys", restA: "trust: {xen: {groupKeys: [" + strings.Repeat("d", 40) + "]}}", want: "trust.xen.groupKeys -" + strings.Repeat("d", 40) + " +(none) looser", backwards: Stricter},
+		{name: "expired EK", a: "  tpm: {version: \"1.2\"}\n", b: "  tpm: {version: \"1.2\", expiredEK: warn}\n", want: "guest tpm.expiredEK -fail +warn looser", backwards: Stricter},
 		{name: "no age", restA: "freshness: {maxAge: 5m}", restB: "", want: "freshness.maxAge -5m0s +any looser", backwards: Stricter},
 		{name: "warnings", restA: "", restB: "warnOnly: [policy.guest.secure-boot]", want: "warnOnly -(none) +policy.guest.secure-boot looser", backwards: Stricter},
 	} {
@@ -87,6 +93,22 @@ func TestDiffTellsLooserFromStricter(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An older family is looser, for it rests on SHA-1.
+func TestDiffTellsFamilies(t *testing.T) {
+	a, b := diffPolicy(t, "  tpm: {version: \"2.0\"}\n"), diffPolicy(t, "  tpm: {version: \"1.2\"}\n")
+	for _, tt := range []struct {
+		d    *Difference
+		want RuleChange
+	}{
+		{Diff(a, b), RuleChange{Layer: verify.Guest, Rule: "tpm.version", Removed: "2.0", Added: "1.2", Effect: Looser}},
+		{Diff(b, a), RuleChange{Layer: verify.Guest, Rule: "tpm.version", Removed: "1.2", Added: "2.0", Effect: Stricter}},
+	} {
+		if len(tt.d.Changes) != 2 || tt.d.Changes[1].Rule != "tpm.bank" || !reflect.DeepEqual(tt.d.Changes[0], tt.want) {
+			t.Errorf("%+v, want %+v and the bank", tt.d.Changes, tt.want)
+		}
 	}
 }
 
