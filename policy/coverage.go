@@ -219,6 +219,9 @@ func (p *Policy) Coverage() []Shortfall {
 				list = append(list, Shortfall{name, use.pcr, use.what})
 			}
 		}
+		if l.IMA != nil && len(l.IMA.Excludes) > 0 {
+			list = append(list, Shortfall{name, -1, fmt.Sprintf("files under paths that %d excludes of the IMA allow-list match", len(l.IMA.Excludes))})
+		}
 		if name == verify.Host && !p.pinsService() {
 			list = append(list, Shortfall{name, -1, "the quote service: whoever is root on the host may vouch for anything"})
 		}
