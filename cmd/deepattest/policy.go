@@ -104,6 +104,11 @@ func (p *program) policyShow(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	return p.writeOutput("-", []byte(showPolicy(rules)))
+}
+
+// showPolicy says all that a policy rules, lists of digests by their length.
+func showPolicy(rules *policy.Policy) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "policy %q   sha256:%s\n", rules.Name, rules.Digest)
 	if rules.Description != "" {
@@ -117,6 +122,18 @@ func (p *program) policyShow(c *cli.Context) error {
 		hosts = "any with a TPM of a known maker"
 	}
 	fmt.Fprintf(&b, "  hosts: %s   guest keys: %s   link: %s or stronger\n", hosts, strings.Join(rules.Trust.Guests, ", "), rules.Trust.LinkMinimum)
+	if len(rules.Trust.Roots) > 0 {
+		fmt.Fprintf(&b, "  roots: %q\n", rules.Trust.Roots)
+	}
+	if x := rules.Trust.Xen; len(x.Labels)+len(x.Groups)+len(x.GroupKeys) > 0 {
+		fmt.Fprintf(&b, "  Xen: labels %q, %s, %s\n", x.Labels, plural(len(x.Groups), "group"), plural(len(x.GroupKeys), "group key"))
+	}
+	if rules.MaxAge > 0 {
+		fmt.Fprintf(&b, "  challenge: at most %s old\n", rules.MaxAge)
+	}
+	if len(rules.WarnOnly) > 0 {
+		fmt.Fprintf(&b, "  only warns: %s\n", strings.Join(rules.WarnOnly, ", "))
+	}
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
 		section := rules.Host
 		if layer == verify.Guest {
@@ -137,7 +154,7 @@ func (p *program) policyShow(c *cli.Context) error {
 			}
 		}
 	}
-	return p.writeOutput("-", []byte(b.String()))
+	return b.String()
 }
 
 // describe lists what a section demands.
@@ -161,13 +178,32 @@ func describe(b *strings.Builder, l *policy.LayerPolicy) {
 		fmt.Fprintf(b, "  rule     kernel command line: %s\n", r)
 	}
 	if r := l.IMA; r != nil {
-		fmt.Fprintf(b, "  rule     IMA required: %t, %s listed\n", r.Required, plural(r.Listed(), "file"))
+		listed := plural(r.Listed(), "file") + " listed"
+		if r.AcceptsAny() {
+			listed = "any file"
+		}
+		if n := len(r.Excludes); n > 0 {
+			listed += ", " + plural(n, "exclude")
+		}
+		fmt.Fprintf(b, "  rule     IMA required: %t, %s\n", r.Required, listed)
 	}
 	if r := l.Events; r != nil {
 		fmt.Fprintf(b, "  rule     %s required, %d denied\n", plural(len(r.Require), "event"), len(r.Deny))
+		for _, e := range r.Require {
+			fmt.Fprintf(b, "  rule     event required: PCR %d %q\n", e.PCR, e)
+		}
+		for _, e := range r.Deny {
+			fmt.Fprintf(b, "  rule     event denied: PCR %d %q\n", e.PCR, e)
+		}
 	}
 	for _, r := range l.DenyFirmware {
 		fmt.Fprintf(b, "  rule     TPM firmware denied: %s\n", r)
+	}
+	if l.TPM != "" {
+		fmt.Fprintf(b, "  TPM      version %s\n", l.TPM)
+	}
+	if l.ExpiredEK {
+		fmt.Fprintf(b, "  TPM      its EK certificate may have run out\n")
 	}
 	fmt.Fprintf(b, "  bank     %s\n", l.Bank)
 }
