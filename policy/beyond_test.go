@@ -307,3 +307,22 @@ func TestAllowListOfARealBoot(t *testing.T) {
 		t.Errorf("one file is excluded: %s: %s", o.Status, o.Detail)
 	}
 }
+
+// What a failure names as wanted is what the list holds for that path.
+func TestIMAWanted(t *testing.T) {
+	a, b := quote.Hex{0xaa}, quote.Hex{0xbb}
+	paths := &IMARule{Paths: map[string][]quote.Hex{"/one": {a}, "/two": {a, b}}}
+	for _, tt := range []struct {
+		rule       *IMARule
+		path, want string
+	}{
+		{paths, "/one", "aa"},
+		{paths, "/two", "aa or one of 1 others"},
+		{paths, "/none", "a digest under one of 2 paths"},
+		{&IMARule{Digests: []quote.Hex{a, b}}, "/one", "one of 2 digests"},
+	} {
+		if got := tt.rule.want(tt.path); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.path, got, tt.want)
+		}
+	}
+}

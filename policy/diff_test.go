@@ -1,10 +1,13 @@
 package policy
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
@@ -130,6 +133,46 @@ func TestDiffNamesComponents(t *testing.T) {
 	}
 	if out, err := d.Encode(); err != nil || !strings.Contains(string(out), `"pcr": 11`) {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// An added value is compared with the accepted one that is closest, wherever that
+// stands in the list.
+func TestDiffTakesTheClosest(t *testing.T) {
+	digest := func(b byte) quote.Hex { return bytes.Repeat([]byte{b}, 32) }
+	value := func(b byte, kernel byte, names ...string) Value {
+		v := Value{Digest: digest(b)}
+		for _, name := range names {
+			v.Components = append(v.Components, ComponentValue{Name: name, Digest: digest(byte(len(name)))})
+		}
+		v.Components = append(v.Components, ComponentValue{Name: "kernel", Digest: digest(kernel)})
+		return v
+	}
+	far, near, added := value(1, 101, "a", "bb", "ccc"), value(2, 102, "shim", "loader"), value(3, 103, "shim", "loader")
+	for _, accepted := range [][]Value{{far, near}, {near, far}} {
+		from := &Policy{Guest: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{4: accepted}}}
+		to := &Policy{Guest: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{4: append(slices.Clone(accepted), added)}}}
+		d := Diff(from, to)
+		if len(d.Changes) != 1 || len(d.Changes[0].Components) != 1 || d.Changes[0].Components[0].Component != "kernel" {
+			t.Errorf("%+v", d.Changes)
+		}
+	}
+}
+
+func TestDiffOfExpiry(t *testing.T) {
+	never, soon := &Policy{}, &Policy{Expires: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
+	for _, tt := range []struct {
+		from, to       *Policy
+		removed, added string
+		effect         string
+	}{
+		{never, soon, "never", "2030-01-01T00:00:00Z", Stricter},
+		{soon, never, "2030-01-01T00:00:00Z", "never", Looser},
+	} {
+		want := []RuleChange{{Rule: "metadata.expires", Removed: tt.removed, Added: tt.added, Effect: tt.effect}}
+		if d := Diff(tt.from, tt.to); !reflect.DeepEqual(d.Changes, want) {
+			t.Errorf("%+v, want %+v", d.Changes, want)
+		}
 	}
 }
 

@@ -194,3 +194,31 @@ func TestKeylimeRuntime(t *testing.T) {
 		}
 	}
 }
+
+// What a policy of another bank loses is said, and what one of SHA-256 does not is
+// not.
+func TestKeylimeBanks(t *testing.T) {
+	hex20, hex32 := strings.Repeat("ab", 20), strings.Repeat("cd", 32)
+	for bank, warned := range map[quote.Alg]bool{quote.SHA256: false, quote.SHA384: true} {
+		l := &policy.LayerPolicy{Bank: bank, PCRs: map[int][]policy.Value{0: values(digest('a', bank.Size()))}}
+		got, err := policy.ExportKeylime(l, nil)
+		if err != nil || (len(got.Warnings) == 1) != warned || warned && !strings.HasPrefix(got.Warnings[0], "bank sha384") {
+			t.Errorf("%s: %+v, %v", bank, got, err)
+		}
+	}
+	for size, bank := range map[int]string{32: "", 48: "tpm: {bank: sha384}"} {
+		got, err := policy.ImportKeylime([]byte(`{"0": ["` + strings.Repeat("ab", size) + `"]}`))
+		if text := string(got.YAML(verify.Host)); err != nil || strings.Contains(text, "tpm:") != (bank != "") || !strings.Contains(text, bank) {
+			t.Errorf("%d bytes: %v\n%s", size, err, text)
+		}
+	}
+	got, err := policy.ImportKeylime([]byte(`{"0": ["` + hex32 + `"], "1": ["` + hex20 + `"]}`))
+	if err != nil || got.Bank != quote.SHA256 || len(got.Warnings) != 1 || !strings.HasPrefix(got.Warnings[0], "values of bank sha1 for PCRs [1]") {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for text, sha1 := range map[string]bool{`{"0": ["` + hex20 + `"]}`: true, `{"0": []}`: false} {
+		if _, err := policy.ImportKeylime([]byte(text)); err == nil || strings.Contains(err.Error(), "bank sha1 only") != sha1 {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
