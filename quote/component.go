@@ -85,8 +85,11 @@ func NameComponents(records []Record) []Component {
 			}
 			c.byGRUB(e, &grub)
 		}
-		if r.Check == DataDiffers {
+		switch r.Check {
+		case DataDiffers:
 			c.Detail = strings.TrimPrefix(c.Detail+"; data does not match the digest", "; ")
+		case DataUnproven:
+			c.Detail = strings.TrimPrefix(c.Detail+"; the text is not what was measured", "; ")
 		}
 		list = append(list, c)
 	}
@@ -151,7 +154,7 @@ func (c *Component) content(e *Event) bool {
 func isAction(text string) bool {
 	switch text {
 	case "Calling EFI Application from Boot Option", "Returning from EFI Application from Boot Option",
-		actionExitBootServices, "Exit Boot Services Returned with Failure", "Exit Boot Services Returned with Success",
+		actionExitBootServices, "Exit Boot Services Returned with Failure", actionExitedBootServices,
 		actionDebugMode, "DMA Protection Disabled", "Start Option ROM Scan", "Calling INT 19h", "Entering ROM Based Setup":
 		return true
 	}

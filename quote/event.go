@@ -182,15 +182,20 @@ const (
 	// DataDiffers: the type's rule says that the digest is that of the data,
 	// and it is not.
 	DataDiffers
+	// DataUnproven: the same, for a type under which genuine firmware logs texts
+	// that are not what it measured. The text is what the log says of itself.
+	DataUnproven
 )
 
-// String returns "not digested", "matches" or "differs".
+// String returns "not digested", "matches", "differs" or "unproven".
 func (c DataCheck) String() string {
 	switch c {
 	case DataMatches:
 		return "matches"
 	case DataDiffers:
 		return "differs"
+	case DataUnproven:
+		return "unproven"
 	}
 	return "not digested"
 }

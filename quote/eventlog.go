@@ -1,6 +1,9 @@
 package quote
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // Limits of a firmware event log. Real ones stay under 200 KiB and 500 events.
 const (
@@ -13,6 +16,8 @@ const (
 type EventLog struct {
 	SpecID SpecID  // zero for a log in the SHA-1 format
 	Events []Event // Events[i].Index == i; a crypto-agile log's header is Events[0]
+
+	banks []Alg // that the events carry; nil for all of the header's
 }
 
 // SpecID is the header of a crypto-agile log (TCG_EfiSpecIdEvent, PFP 10.4.5.1).
@@ -33,11 +38,14 @@ type AlgSize struct {
 // CryptoAgile reports whether the log has a Spec ID header, as TPM 2.0 logs do.
 func (l *EventLog) CryptoAgile() bool { return len(l.SpecID.Algs) > 0 }
 
-// Banks lists the algorithms that every event of the log has a digest for, in
-// the header's order.
+// Banks lists the algorithms that every event of the log has a digest for. Some
+// firmware names more in the header than its events carry.
 func (l *EventLog) Banks() []Alg {
 	if !l.CryptoAgile() {
 		return []Alg{SHA1}
+	}
+	if l.banks != nil {
+		return slices.Clone(l.banks)
 	}
 	banks := make([]Alg, len(l.SpecID.Algs))
 	for i, a := range l.SpecID.Algs {
@@ -92,6 +100,9 @@ func ParseEventLog(data []byte) (*EventLog, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
+	if p.banks != nil && len(p.banks) < len(p.algs) {
+		l.banks = p.banks
+	}
 	return l, nil
 }
 
@@ -99,6 +110,7 @@ func ParseEventLog(data []byte) (*EventLog, error) {
 type logParser struct {
 	*reader
 	algs    []AlgSize
+	banks   []Alg // of the first event
 	digests []EventDigest
 }
 
@@ -114,15 +126,20 @@ func (p *logParser) event1(index int) Event {
 }
 
 // event2 reads a TCG_PCR_EVENT2 (PFP 10.2.2). It has one digest for each
-// algorithm of the header, in any order.
+// algorithm of the header, in any order; or, in all events alike, for some of them.
 func (p *logParser) event2(index int) Event {
 	e := Event{Index: index, Offset: p.off}
 	e.PCR, e.Type = p.pcr()
-	if n := p.u32("digests.count"); p.err == nil && n != uint32(len(p.algs)) {
+	n := p.u32("digests.count")
+	switch {
+	case p.err != nil:
+	case n == 0 || n > uint32(len(p.algs)):
 		p.fail("event %d: %d digests, the header lists %d algorithms", index, n, len(p.algs))
+	case p.banks != nil && n != uint32(len(p.banks)):
+		p.fail("event %d: %d digests, the events before it have %d", index, n, len(p.banks))
 	}
 	start := len(p.digests)
-	for i := 0; i < len(p.algs) && p.err == nil; i++ {
+	for i := 0; i < int(n) && p.err == nil; i++ {
 		at := p.off
 		alg := Alg(p.u16("digests.hashAlg"))
 		size := p.size(alg, i)
@@ -136,7 +153,17 @@ func (p *logParser) event2(index int) Event {
 			p.fail("event %d: digest of %s, which the header does not list or the event has already", index, alg)
 			break
 		}
+		if p.banks != nil && !slices.Contains(p.banks, alg) {
+			p.off = at
+			p.fail("event %d: digest of %s, which the events before it do not have", index, alg)
+			break
+		}
 		p.digests = append(p.digests, EventDigest{alg, p.bytes(size, "digests.digest")})
+	}
+	if p.err == nil && p.banks == nil {
+		for _, d := range p.digests[start:] {
+			p.banks = append(p.banks, d.Alg)
+		}
 	}
 	e.Digests = p.digests[start:len(p.digests):len(p.digests)]
 	e.Data = p.data()

@@ -25,6 +25,28 @@ func TestHostileEventLogs(t *testing.T) {
 		l.Events = base.Events[:1]
 		return encode(&l)
 	}
+	// carrying gives event i the first digests of those of the header, or the last
+	// two for -1.
+	carrying := func(digests func(i int) int) []byte {
+		l := *base
+		l.Events = slices.Clone(base.Events)
+		for i := 1; i < len(l.Events); i++ {
+			all := l.Events[i].Digests
+			if n := digests(i); n > 0 {
+				l.Events[i].Digests = all[:n]
+			} else {
+				l.Events[i].Digests = all[1:]
+			}
+		}
+		return encode(&l)
+	}
+	if l, err := ParseEventLog(carrying(func(int) int { return 2 })); err != nil || !slices.Equal(l.Banks(), []Alg{SHA1, SHA256}) {
+		t.Errorf("a header that names one bank more than all events carry: %v", err)
+	} else if r, err := l.Replay(SHA256); err != nil || r.PCRs[0].Events == 0 {
+		t.Errorf("replay of the banks that are carried: %v", err)
+	} else if _, err := l.Replay(SHA384); err == nil {
+		t.Error("replay of the bank that is not carried")
+	}
 	tests := []struct {
 		name, want string
 		offset     int
@@ -53,7 +75,9 @@ func TestHostileEventLogs(t *testing.T) {
 		{"header count lies", "numberOfAlgorithms", -1, edit(header+24, 0xFF, 0xFF, 0xFF, 0xFF)},
 		{"PCR 24", "pcrIndex: 24", second, edit(second, 24)},
 		{"PCR -1", "pcrIndex: 4294967295", second, edit(second, 0xFF, 0xFF, 0xFF, 0xFF)},
-		{"digest count 2", "2 digests", -1, edit(second+8, 2)},
+		{"digest count 2, the third one is read as data", "left", -1, edit(second+8, 2)},
+		{"two digests in one event of many", "2 digests, the events before it have 3", -1, carrying(func(i int) int { return 3 - i/5%2 })},
+		{"other digests in one event of many", "which the events before it do not have", -1, carrying(func(i int) int { return 2 - i/5%2*3 })},
 		{"digest count bomb", "4294967295 digests", -1, edit(second+8, 0xFF, 0xFF, 0xFF, 0xFF)},
 		{"digest twice", "has already", second + 12 + 22, edit(second+12+22, 0x04)},
 		{"digest not in header", "does not list", second + 12, edit(second+12, 0x0D)},

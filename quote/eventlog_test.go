@@ -267,14 +267,18 @@ func TestStartupLocality(t *testing.T) {
 		t.Error("PCR 7 follows the startup locality")
 	}
 	for name, log := range map[string][]byte{
-		"after an event": at(2, name+"\x03"),
-		"locality 2":     at(1, name+"\x02"),
-		"cut":            at(1, name),
-		"long":           at(1, name+"\x03\x00"),
+		"after an event":          at(2, name+"\x03"),
+		"locality 2":              at(1, name+"\x02"),
+		"cut":                     at(1, name),
+		"padded with other bytes": at(1, name+"\x03\x00\x00\x01"),
 	} {
 		if _, err := parseLog(t, log).Replay(SHA256); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+	padded, err := parseLog(t, at(1, name+"\x03"+strings.Repeat("\x00", 33))).Replay(SHA256)
+	if err != nil || !bytes.Equal(padded.PCRs[0].Value, want) {
+		t.Errorf("in an event of 50 bytes: %v, %v", padded, err)
 	}
 	l := *base
 	e := newEvent(base, 0, EventNoAction, nil, []byte(name+"\x00"))

@@ -3,6 +3,7 @@ package quote
 import (
 	"bytes"
 	"fmt"
+	"slices"
 )
 
 // startupLocality is an EV_NO_ACTION event of PCR 0 (TCG_EfiStartupLocalityEvent,
@@ -83,17 +84,7 @@ func (l *EventLog) Replay(alg Alg) (*Replayed, error) {
 	return res, nil
 }
 
-func hasBank(l *EventLog, alg Alg) bool {
-	if !l.CryptoAgile() {
-		return alg == SHA1
-	}
-	for _, a := range l.SpecID.Algs {
-		if a.Alg == alg {
-			return true
-		}
-	}
-	return false
-}
+func hasBank(l *EventLog, alg Alg) bool { return slices.Contains(l.Banks(), alg) }
 
 // startupLocality decodes a TCG_EfiStartupLocalityEvent, and returns false for
 // any other EV_NO_ACTION event.
@@ -101,8 +92,9 @@ func (e *Event) startupLocality() (int, bool, error) {
 	if e.PCR != 0 || !bytes.HasPrefix(e.Data, []byte(startupLocality)) {
 		return 0, false, nil
 	}
-	if len(e.Data) != len(startupLocality)+1 {
-		return 0, false, fmt.Errorf("event %d: StartupLocality of %d bytes, want %d", e.Index, len(e.Data), len(startupLocality)+1)
+	// Some firmware logs the structure in a larger buffer, of zeros behind it.
+	if n := len(startupLocality) + 1; len(e.Data) < n || len(bytes.Trim(e.Data[n:], "\x00")) > 0 {
+		return 0, false, fmt.Errorf("event %d: StartupLocality of %d bytes, want %d with nothing but zeros behind them", e.Index, len(e.Data), n)
 	}
 	// 0 and 3 from TPM2_Startup, 4 after a hardware CRTM (Part 1, section 34.2).
 	locality := int(e.Data[len(startupLocality)])
@@ -110,6 +102,22 @@ func (e *Event) startupLocality() (int, bool, error) {
 		return 0, false, fmt.Errorf("event %d: StartupLocality %d, want 0, 3 or 4", e.Index, locality)
 	}
 	return locality, true, nil
+}
+
+// LeaveBootServices returns what PCR 5 holds after the firmware measured that the
+// operating system took over (PFP 10.4.4).
+func LeaveBootServices(alg Alg, pcr5 Hex) (Hex, error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil, err
+	}
+	var digests []Hex
+	for _, text := range []string{actionExitBootServices, actionExitedBootServices} {
+		var d [maxDigest]byte
+		x.sum(&d, []byte(text))
+		digests = append(digests, bytes.Clone(d[:x.size]))
+	}
+	return ExtendAll(alg, pcr5, digests)
 }
 
 // ExtendAll returns the value of a PCR that began with start and was extended with

@@ -97,10 +97,10 @@ type Record struct {
 
 // Records returns what a bank's PCRs were extended with, in the log's order.
 func (l *EventLog) Records(alg Alg) []Record {
-	x, err := newExtender(alg)
-	if err != nil || !hasBank(l, alg) {
+	if !hasBank(l, alg) {
 		return nil
 	}
+	x, err := newExtender(alg) // fails for a bank that cannot be computed here: then nothing is proven
 	list := make([]Record, 0, len(l.Events))
 	for i := range l.Events {
 		e := &l.Events[i]
@@ -108,9 +108,11 @@ func (l *EventLog) Records(alg Alg) []Record {
 			continue
 		}
 		r := Record{PCR: e.PCR, Index: e.Index, Digest: e.Digest(alg), alg: alg, event: e}
-		var proven bool
-		r.Measured, proven = x.measured(r.Digest, e.Data)
-		r.Check = e.check(&x, r.Measured, proven)
+		if err == nil {
+			var proven bool
+			r.Measured, proven = x.measured(r.Digest, e.Data)
+			r.Check = e.check(&x, r.Measured, proven)
+		}
 		list = append(list, r)
 	}
 	return list
@@ -192,8 +194,9 @@ func Handover(pcr int, records []Record) int {
 
 // Texts that firmware measures and that decide (PFP 10.4.4).
 const (
-	actionExitBootServices = "Exit Boot Services Invocation"
-	actionDebugMode        = "UEFI Debug Mode"
+	actionExitBootServices   = "Exit Boot Services Invocation"
+	actionExitedBootServices = "Exit Boot Services Returned with Success"
+	actionDebugMode          = "UEFI Debug Mode"
 )
 
 // Action reports whether a record is one of the texts that firmware measures about

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/deepattest/deepattest/quote"
 )
@@ -19,6 +20,8 @@ type layerLog struct {
 	late      map[int]int     // of the userspace log, how many records belong to the quoted value of a PCR
 	measured  []quote.Record  // of the firmware's log
 	alg       quote.Alg
+	useless   bool // the log has no digests of the pinned bank
+	unlogged  bool // PCR 5 holds what the firmware measured after the kernel took the log
 }
 
 // records returns what the firmware's log proves, read once.
@@ -32,7 +35,7 @@ func (g *layerLog) records() []quote.Record {
 // noLog tells whether log checks do not count: nothing rests on a log that is not
 // there, because PCR values are decided on as quoted.
 func (l *layer) noLog() bool {
-	return l.ev == nil || len(l.ev.Logs.UEFI) == 0 && !l.expect.Log
+	return l.ev == nil || (len(l.ev.Logs.UEFI) == 0 || l.log.useless) && !l.expect.Log
 }
 
 func (l *layer) noIMA() bool {
@@ -47,6 +50,10 @@ func (l *layer) logParse() Check {
 	log, err := quote.ParseEventLog(l.ev.Logs.UEFI)
 	if err != nil {
 		return fail("the event log is malformed").evidence(err.Error(), "a log by PFP section 10", "logs.uefi")
+	}
+	if banks := log.Banks(); !slices.Contains(banks, l.expect.bank()) {
+		l.log.useless = true
+		return notRun("the event log has digests of %v and none of %s, the pinned bank: it is as good as no log", banks, l.expect.bank())
 	}
 	if len(l.ev.Logs.Userspace) > 0 {
 		if l.log.userspace, err = quote.ParseUserspaceLog(l.ev.Logs.Userspace); err != nil {
@@ -98,6 +105,9 @@ func (l *layer) logReplay() Check {
 	if len(unexplained) > 0 {
 		return warn("the log gives PCRs %v; %v were extended after boot and there is no userspace log", l.log.replayed, unexplained)
 	}
+	if l.log.unlogged {
+		return warn("the log gives PCRs %v, PCR 5 with the two measurements of ExitBootServices that kernels before 5.3 do not log", l.log.replayed)
+	}
 	return pass("the log gives PCRs %v", l.log.replayed)
 }
 
@@ -122,6 +132,15 @@ func (g *layerLog) replayAgainst(covered []int, value func(pcr int) quote.Hex) e
 	}
 	for _, n := range covered {
 		note(n, 0)
+	}
+	if p := r.PCRs[5]; p.Events > 0 && slices.Contains(covered, 5) && !slices.Contains(g.replayed, 5) {
+		// The kernel takes the log before it leaves the boot services, and gets what
+		// the firmware measures then from a table that it reads since 5.3 (Linux,
+		// Documentation/security/tpm/tpm_event_log.rst).
+		left, err := quote.LeaveBootServices(g.alg, p.Value)
+		if err == nil && bytes.Equal(left, value(5)) {
+			g.replayed, g.unlogged = append(g.replayed, 5), true
+		}
 	}
 	if g.userspace != nil {
 		for i, e := range g.userspace.Events {
@@ -204,24 +223,38 @@ func (l *layer) logCoverage() Check {
 
 // logData: where the specification makes a digest that of the event's own data,
 // the data must match (PFP 10.4.1, table of events); else what the log shows to
-// people is not what was measured.
+// people is not what was measured. Of types under which genuine firmware logs other
+// texts the event is named, and its text proves nothing.
 func (l *layer) logData() Check {
 	records := l.log.records()
 	matches := 0
+	var unproven []string
 	for i := range records {
 		r := &records[i]
-		switch r.Check {
-		case quote.DataMatches:
+		if r.Check == quote.DataMatches {
 			matches++
-		case quote.DataDiffers:
-			if !slices.Contains(l.covered(), r.PCR) {
-				continue // nothing rests on it
-			}
-			e := &l.log.firmware.Events[r.Index]
-			return fail("an event's data is not what was measured").
-				evidence("data of "+e.Type.String(), fmt.Sprintf("data with digest %x", r.Digest),
-					fmt.Sprintf("event %d, offset %d", e.Index, e.Offset))
+			continue
 		}
+		if !slices.Contains(l.covered(), r.PCR) {
+			continue // nothing rests on it
+		}
+		e := &l.log.firmware.Events[r.Index]
+		where := fmt.Sprintf("event %d, offset %d", e.Index, e.Offset)
+		switch r.Check {
+		case quote.DataDiffers:
+			return fail("an event's data is not what was measured").
+				evidence("data of "+e.Type.String(), fmt.Sprintf("data with digest %x", r.Digest), where)
+		case quote.DataUnproven:
+			unproven = append(unproven, fmt.Sprintf("event %d (%s: %s)", e.Index, e.Type, e.Habit()))
+		}
+	}
+	if len(unproven) > 0 {
+		const most = 4
+		more := ""
+		if len(unproven) > most {
+			more = fmt.Sprintf(" and %d more", len(unproven)-most)
+		}
+		return warn("the log shows texts that are not what was measured, and no rule rests on them: %s%s", strings.Join(unproven[:min(len(unproven), most)], "; "), more)
 	}
 	return pass("the data of %d of %d events is proven by its digest", matches, len(l.log.firmware.Events))
 }

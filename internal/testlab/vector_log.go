@@ -99,12 +99,92 @@ func eventLogVectors() []Vector {
 	})
 	attack("EventSilenced", "an event is made one that is not extended", "*.log.replay",
 		func(l *logEditor) { l.events[l.of(7)[0]].Type = quote.EventNoAction })
-	attack("EventLogSHA1Only", "the log has no digests of the pinned bank", "*.log.replay", func(l *logEditor) {
-		l.algs = []quote.AlgSize{{Alg: quote.SHA1, Size: 20}}
-		for i := range l.events {
-			l.events[i].Digests = slices.DeleteFunc(slices.Clone(l.events[i].Digests), func(d quote.EventDigest) bool { return d.Alg != quote.SHA1 })
+	only := func(alg quote.Alg) func(l *logEditor) {
+		return func(l *logEditor) {
+			l.algs = slices.DeleteFunc(slices.Clone(l.algs), func(a quote.AlgSize) bool { return a.Alg != alg })
+			for i := range l.events {
+				l.events[i].Digests = slices.DeleteFunc(slices.Clone(l.events[i].Digests), func(d quote.EventDigest) bool { return d.Alg != alg })
+			}
 		}
+	}
+	add(Vector{
+		Name: "EventLogSHA1Only", Comment: "the log has no digests of the pinned bank: the rules that rest on a log cannot be decided", Undecided: []string{"*.log.parse"},
+	}, func(s side) error { return s.editLog(only(quote.SHA1)) })
+	add(Vector{
+		Name: "EventLogOfTPM12", Comment: "the log is in the format of a TPM 1.2, with SHA-1 digests", Undecided: []string{"*.log.parse"},
+	}, func(s side) error {
+		l, err := newLogEditor(s.layer().Logs.UEFI)
+		if err != nil {
+			return err
+		}
+		s.layer().Logs.UEFI = l.encodeSHA1()
+		return nil
 	})
+	add(Vector{
+		Name: "EventLogNamesMoreBanks", Comment: "the log's header names a bank that no event carries, as some firmware does",
+	}, func(s side) error {
+		return s.editLog(func(l *logEditor) {
+			banks := l.algs
+			only(quote.SHA256)(l)
+			l.algs = banks
+		})
+	})
+	attack("EventLogCarriesFewerBanksOnce", "one event has fewer digests than the others", "*.log.parse", func(l *logEditor) {
+		e := &l.events[len(l.events)/2]
+		e.Digests = e.Digests[:len(e.Digests)-1]
+	})
+	exits := func(events []quote.Event) []quote.Event {
+		return slices.DeleteFunc(events, func(e quote.Event) bool { return e.PCR == 5 && bytes.Contains(e.Data, []byte("Exit Boot Services")) })
+	}
+	add(Vector{
+		Name: "EventLogOfOldKernel", Comment: "the log lacks what the firmware measured when the kernel left the boot services, as before Linux 5.3", Warns: []string{"*.log.replay"},
+	}, func(s side) error {
+		return s.editLog(func(l *logEditor) { l.events = exits(l.events) })
+	})
+	attack("EventLogLacksOneExit", "the log lacks one of the two measurements of ExitBootServices: no kernel does that", "*.log.replay", func(l *logEditor) {
+		at := l.of(5)
+		l.events = slices.Delete(l.events, at[len(at)-1], at[len(at)-1]+1)
+	})
+	locality := func(padding ...byte) func(s side) error {
+		return func(s side) error {
+			m := s.machine()
+			if err := m.Remeasure(func(events []quote.Event) []quote.Event {
+				e := MeasuredText(0, quote.EventNoAction, append([]byte("StartupLocality\x00\x03"), padding...), nil)
+				return slices.Insert(events, 0, e)
+			}); err != nil {
+				return err
+			}
+			return s.rebuild()
+		}
+	}
+	add(Vector{Name: "StartupLocalityPadded", Comment: "the event of the startup locality is padded with zeros"}, locality(make([]byte, 33)...))
+	add(Vector{
+		Name: "StartupLocalityPaddedWithOther", Comment: "the event of the startup locality is padded with something else", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.replay"},
+	}, func(s side) error {
+		if err := locality(make([]byte, 33)...)(s); err != nil {
+			return err
+		}
+		return s.editLog(func(l *logEditor) { l.events[0].Data = append(bytes.Clone(l.events[0].Data[:49]), 1) })
+	})
+	habit := func(kind quote.EventType, text string) func(s side) error {
+		return func(s side) error {
+			return s.remeasure(func(events []quote.Event) []quote.Event {
+				at := slices.IndexFunc(events, func(e quote.Event) bool { return e.PCR == 0 })
+				return slices.Insert(events, at, MeasuredText(0, kind, []byte(text), []byte("something else")))
+			})
+		}
+	}
+	for _, v := range []struct {
+		name string
+		kind quote.EventType
+	}{{"Version", quote.EventSCRTMVersion}, {"TableOfDevices", quote.EventTableOfDevices}, {"ManagementEngine", quote.EventNonhostInfo}, {"Coreboot", quote.EventAction}} {
+		add(Vector{
+			Name: "EventText" + v.name, Comment: "genuine firmware logs a text here that is not what it measured: it proves nothing and is named", Warns: []string{"*.log.data"},
+		}, habit(v.kind, "a name"))
+	}
+	add(Vector{
+		Name: "EventTextAction", Comment: "an action's text is not what was measured", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.data"},
+	}, habit(quote.EventEFIAction, "a name"))
 	add(Vector{
 		Name: "EventLogSM3", Comment: "the log has a bank whose hash nobody here can compute: it is carried along",
 	}, func(s side) error {

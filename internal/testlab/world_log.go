@@ -105,6 +105,18 @@ func (l *logEditor) of(pcr int) (at []int) {
 	return at
 }
 
+// encodeSHA1 writes the log in the format of a TPM 1.2 (PFP 10.2.1).
+func (l *logEditor) encodeSHA1() (b []byte) {
+	le := binary.LittleEndian
+	for i := range l.events {
+		e := &l.events[i]
+		b = le.AppendUint32(le.AppendUint32(b, uint32(e.PCR)), uint32(e.Type))
+		b = append(b, e.Digest(quote.SHA1)...)
+		b = append(le.AppendUint32(b, uint32(len(e.Data))), e.Data...)
+	}
+	return b
+}
+
 // encode writes the log (PFP 10.2).
 func (l *logEditor) encode() []byte {
 	id := l.id
