@@ -94,6 +94,7 @@ func (a *appraisal) run() {
 		a.add(checkID(layer, "profile"), s.rule(s.rules != nil && len(s.rules.Profiles) > 0, "no profiles", s.profile))
 		a.add(checkID(layer, "coverage"), s.rule(s.rules != nil, "", s.coverage))
 		a.add(checkID(layer, "firmware"), s.rule(s.rules != nil && len(s.rules.DenyFirmware) > 0, "no denied firmware", s.firmware))
+		a.add(checkID(layer, "log"), s.rule(s.rules != nil && s.rules.Log != nil, "no log rule", s.log))
 		a.add(checkID(layer, "secure-boot"), s.rule(s.rules != nil && s.rules.SecureBoot != nil, "no Secure Boot rule", s.secureBoot))
 		a.add(checkID(layer, "cmdline"), s.rule(s.rules != nil && s.rules.CommandLine != nil, "no command line rule", s.commandLine))
 		a.add(checkID(layer, "ima"), s.rule(s.rules != nil && s.rules.IMA != nil, "no IMA rule", s.ima))

@@ -14,7 +14,7 @@ import (
 // logScenes are about rules that rest on logs.
 func logScenes() []scene {
 	list := append(secureBootScenes(), commandLineScenes()...)
-	return slices.Concat(list, imaScenes(), eventScenes(), forgedScenes())
+	return slices.Concat(list, imaScenes(), eventScenes(), forgedScenes(), explainedScenes())
 }
 
 func secureBootScenes() []scene {

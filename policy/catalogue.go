@@ -83,6 +83,13 @@ func layerSpecs(layer verify.Layer, actor string) []verify.Spec {
 			Actor:    verify.CloudOperator, Remedy: "update the TPM's firmware",
 			Needs: values,
 		}),
+		spec("log", verify.Spec{
+			Title:    "The " + name + " shows a log, and it explains the PCRs that the policy names",
+			Stops:    "values that nobody can name, where the policy wants to know what was measured",
+			Citation: "TCG PC Client PFP 1.06, section 10.4; systemd, TPM2_PCR_MEASUREMENTS",
+			Remedy:   "collect the firmware's log, systemd's and IMA's with the quote; PCRs 11 to 13 and 15 are explained from systemd 255 on, which logs what it measures",
+			Needs:    log,
+		}),
 		spec("secure-boot", verify.Spec{
 			Title:    "Secure Boot of the " + name + " is as the policy wants it",
 			Stops:    "boot software that nobody signed; shim's or the firmware's checks turned off",

@@ -51,7 +51,17 @@ func (p *Policy) pins(layer verify.Layer, pcr int) bool {
 // demands reports whether a section asks anything of a layer's state that does
 // more than warn.
 func (p *Policy) demands(layer verify.Layer) bool {
-	e := p.expect(layer)
+	l := p.layer(layer)
+	if l == nil {
+		return false
+	}
+	state := *l
+	state.Log = nil // what is there, not what it says
+	if sb := l.SecureBoot; sb != nil && !sb.Required && !sb.ForbidSetupMode && !sb.beyondState() {
+		state.SecureBoot = nil
+	}
+	asks := Policy{WarnOnly: p.WarnOnly, Host: &state, Guest: &state}
+	e := asks.expect(layer)
 	return len(e.PCRs) > 0 || e.Log || e.IMA
 }
 
@@ -160,6 +170,9 @@ func (a *appraisal) limits(place Place) []string {
 		if a.policy.leavesKernel(name, claims) {
 			list = append(list, fmt.Sprintf("the kernel of the %s: no PCR that the policy pins measures one", name))
 		}
+		if unexplained := unexplained(claims); len(unexplained) > 0 {
+			list = append(list, fmt.Sprintf("what was measured into PCR %s of the %s: no log explains it", strings.Join(unexplained, ", "), name))
+		}
 		if len(loose) > 0 {
 			list = append(list, fmt.Sprintf("what the %s measured into PCR %s: no value in the policy decides about it", name, strings.Join(loose, ", ")))
 		}
@@ -195,6 +208,20 @@ func (a *appraisal) limits(place Place) []string {
 		list = append(list, "a hypervisor that lies to this program")
 	}
 	return append(list, "memory, physical access, and whatever happened after the quote")
+}
+
+// unexplained lists PCRs that hold something which no log of the evidence explains.
+// Without any log there is nothing to tell them from.
+func unexplained(claims *verify.Claims) (list []string) {
+	explained := claims.Log.Replayed()
+	for _, n := range claims.Covered {
+		switch {
+		case len(explained) == 0, slices.Contains(explained, n), untouched(claims.PCRs[n]), n == quote.IMAPCR && claims.IMA != nil:
+		default:
+			list = append(list, fmt.Sprint(n))
+		}
+	}
+	return list
 }
 
 // Shortfall is one part of a boot that a policy leaves open, and what that allows.

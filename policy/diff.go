@@ -272,7 +272,15 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 		profiles = append(profiles, p.Name+": "+strings.Join(values, ", "))
 	}
 	add(-1, "profiles", accepts, 0, profiles...)
+	if r := l.Log; r != nil {
+		entries := []string{"a log"}
+		for _, n := range r.Explains {
+			entries = append(entries, fmt.Sprintf("PCR %d explained", n))
+		}
+		add(-1, "log", demands, 0, entries...)
+	}
 	if r := l.SecureBoot; r != nil {
+		add(-1, "secureBoot.known", single, rankOf(r.Known), fmt.Sprint(r.Known))
 		add(-1, "secureBoot.required", single, rankOf(r.Required), fmt.Sprint(r.Required))
 		add(-1, "secureBoot.forbidSetupMode", single, rankOf(r.ForbidSetupMode), fmt.Sprint(r.ForbidSetupMode))
 		add(-1, "secureBoot.certificates", accepts, 0, hexes(r.Certificates)...)

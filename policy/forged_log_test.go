@@ -253,6 +253,34 @@ func extendedLater() []scene {
 	}
 }
 
+// explainedScenes are about the log as such.
+func explainedScenes() []scene {
+	rule := func(rules string) string { return "$HOSTguest: {pcrs: {4: ${guest.4}}, " + rules + "}\n" }
+	w := func(want string) map[string]string { return map[string]string{"policy.guest.log": want} }
+	phases := func(w *testlab.World) error { // systemd extends PCR 11 and logs nothing
+		w.Guest.PCRs[quote.SHA256][11] = testlab.Challenge(7)
+		return nil
+	}
+	state := map[string]string{"policy.guest.secure-boot": "pass: Secure Boot is off and the firmware is in setup mode"}
+	off := func(w *testlab.World) error { return w.Guest.Boot("direct-ima-tcb") }
+	return []scene{
+		{name: "there is a log", policy: rule("log: {required: true}"), verdict: policy.Trusted, want: w("pass: the log gives PCRs")},
+		{name: "there must be a log and there is none", policy: rule("log: {required: true}"), bundle: func(b *quote.Bundle) { b.Guest.Logs.UEFI = nil }, verdict: policy.Inconclusive,
+			want: map[string]string{"guest.log.parse": "not-run: no event log"}, noGuest: "guest.log.parse"},
+		{name: "the log explains what it must", policy: rule("log: {explains: [0, 4, 11, 12]}"), verdict: policy.Trusted, want: w("pass")},
+		{name: "the IMA list explains PCR 10", policy: rule("log: {explains: [10]}"), verdict: policy.Trusted, want: w("pass")},
+		{name: "nothing explains PCR 10", policy: rule("log: {explains: [10]}"), bundle: func(b *quote.Bundle) { b.Guest.Logs.IMA = nil }, verdict: policy.Inconclusive, want: w("unknown: no log explains what PCR 10 holds")},
+		{name: "what systemd measured and did not log", policy: rule("log: {explains: [11]}"), world: phases, verdict: policy.Inconclusive, want: w("unknown: no log explains what PCR 11 holds")},
+		{name: "nobody asks for what systemd did not log", policy: rule("log: {explains: [4]}"), world: phases, verdict: policy.Trusted, want: w("pass")},
+		{name: "the host's log", policy: "host: {pcrs: {4: ${host.4}}, log: {explains: [4]}}\n$GUEST", verdict: policy.Trusted, want: map[string]string{"policy.host.log": "pass"}},
+		{name: "the host's log does not explain it", policy: "host: {pcrs: {4: ${host.4}}, log: {explains: [12]}}\n$GUEST", verdict: policy.Inconclusive, want: map[string]string{"policy.host.log": "unknown: no log explains what PCR 12 holds"},
+			world: func(w *testlab.World) error { w.Host.PCRs[quote.SHA256][12] = testlab.Challenge(7); return nil }},
+		{name: "a log alone asks nothing of the state", policy: "$HOSTguest: {log: {explains: [4]}}\n", verdict: policy.Inconclusive, want: map[string]string{"policy.guest.coverage": "unknown: the section asks nothing"}},
+		{name: "a known state alone asks nothing of it", policy: "$HOSTguest: {secureBoot: {known: true}}\n", verdict: policy.Inconclusive, want: map[string]string{"policy.guest.coverage": "unknown: the section asks nothing"}},
+		{name: "the state is known to be off", policy: "$HOSTguest: {pcrs: {2: ${guest.2}}, secureBoot: {known: true}}\n", world: off, verdict: policy.Trusted, want: state},
+	}
+}
+
 // relabelWhere changes what a machine's log says of some events.
 func relabelWhere(m *testlab.Machine, which func(*quote.Event) bool, edit func(*quote.Event)) error {
 	return m.Relabel(func(events []quote.Event) {

@@ -72,7 +72,7 @@ func ExportKeylime(l *LayerPolicy, carrier quote.Hex) (*KeylimePolicy, error) {
 		has  bool
 		what string
 	}{
-		{l.SecureBoot != nil, "the Secure Boot rule"}, {l.CommandLine != nil, "the kernel command line rule"},
+		{l.Log != nil, "the log rule"}, {l.SecureBoot != nil, "the Secure Boot rule"}, {l.CommandLine != nil, "the kernel command line rule"},
 		{l.Events != nil, "the event rules"}, {len(l.DenyFirmware) > 0, "the list of denied TPM firmware"},
 		{l.IMA != nil, "the IMA rule, which Keylime keeps in its runtime policy"},
 	} {

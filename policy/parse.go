@@ -117,10 +117,11 @@ func readLayer(v value) *LayerPolicy {
 		return nil
 	}
 	l := &LayerPolicy{Bank: quote.SHA256}
-	m := v.mapping(pcrsExample, "tpm", "pcrs", "profiles", "secureBoot", "cmdline", "ima", "events")
+	m := v.mapping(pcrsExample, "tpm", "pcrs", "profiles", "log", "secureBoot", "cmdline", "ima", "events")
 	l.readTPM(m.get("tpm"))
 	l.readPCRs(m.get("pcrs"))
 	l.readProfiles(m.get("profiles"))
+	l.readLog(m.get("log"))
 	l.readSecureBoot(m.get("secureBoot"))
 	l.readCommandLine(m.get("cmdline"))
 	l.readIMA(m.get("ima"))

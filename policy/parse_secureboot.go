@@ -18,8 +18,8 @@ func (l *LayerPolicy) readSecureBoot(v value) {
 	if !v.given() {
 		return
 	}
-	m := v.mapping(secureBootExample, "required", "forbidSetupMode", "certificates", "dbx")
-	r := &SecureBootRule{Required: m.get("required").boolean(false), ForbidSetupMode: m.get("forbidSetupMode").boolean(false)}
+	m := v.mapping(secureBootExample, "required", "forbidSetupMode", "known", "certificates", "dbx")
+	r := &SecureBootRule{Required: m.get("required").boolean(false), ForbidSetupMode: m.get("forbidSetupMode").boolean(false), Known: m.get("known").boolean(false)}
 	r.Certificates = readSHA256(m.get("certificates"), "certificates: ["+fingerprintExample+"]")
 	if dbx := m.get("dbx"); dbx.given() {
 		const example = "dbx: {entries: 371}"
@@ -33,7 +33,7 @@ func (l *LayerPolicy) readSecureBoot(v value) {
 	if r.Required && l.acceptsOnlyOff() {
 		m.get("required").fail("", "every accepted value of PCR 7 was measured with Secure Boot off: nothing could pass")
 	}
-	if isMapping(v) && !r.Required && !r.ForbidSetupMode && !r.beyondState() {
+	if isMapping(v) && !r.Required && !r.ForbidSetupMode && !r.Known && !r.beyondState() {
 		v.fail(secureBootExample, "rules nothing: leave it out")
 	}
 	l.SecureBoot = r

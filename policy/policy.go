@@ -61,6 +61,7 @@ type LayerPolicy struct {
 	DenyFirmware []FirmwareRule
 	PCRs         map[int][]Value // alternatives for each PCR
 	Profiles     []Profile
+	Log          *LogRule
 	SecureBoot   *SecureBootRule
 	CommandLine  *CommandLineRule
 	IMA          *IMARule
@@ -91,6 +92,7 @@ type Profile struct {
 type SecureBootRule struct {
 	Required        bool // Secure Boot must be on
 	ForbidSetupMode bool // the platform key must be enrolled
+	Known           bool // the log must say what the state is, whatever it is
 	// Certificates, by SHA-256 of their DER: what was started was verified with
 	// these and nothing else. Empty: with any.
 	Certificates []quote.Hex
@@ -191,6 +193,9 @@ func (p *Policy) expect(name verify.Layer) verify.Expect {
 		for _, profile := range l.Profiles {
 			e.PCRs = slices.AppendSeq(e.PCRs, maps.Keys(profile.PCRs))
 		}
+	}
+	if l.Log != nil && counts("log") {
+		e.PCRs, e.Log = append(e.PCRs, l.Log.Explains...), true
 	}
 	if l.SecureBoot != nil && counts("secure-boot") {
 		e.PCRs, e.Log = append(e.PCRs, 7), true

@@ -40,6 +40,9 @@ func (s *section) secureBoot() outcome {
 	if state.Enabled {
 		return pass("Secure Boot is on")
 	}
+	if state.SetupMode {
+		return pass("Secure Boot is off and the firmware is in setup mode, which the policy accepts")
+	}
 	return pass("Secure Boot is off, which the policy accepts; a platform key is enrolled")
 }
 

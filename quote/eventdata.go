@@ -76,7 +76,9 @@ func variableValue(data, measured []byte) bool {
 }
 
 // text: with its NUL or without.
-func text(data, measured []byte) bool { return len(measured)+1 == len(data) && data[len(measured)] == 0 }
+func text(data, measured []byte) bool {
+	return len(measured)+1 == len(data) && data[len(measured)] == 0
+}
 
 // rule returns the rule of the event's type.
 func (e *Event) rule() (dataRule, bool) {

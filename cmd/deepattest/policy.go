@@ -165,7 +165,13 @@ func describe(b *strings.Builder, l *policy.LayerPolicy) {
 	for _, profile := range l.Profiles {
 		fmt.Fprintf(b, "  profile  %q, %s\n", profile.Name, plural(len(profile.PCRs), "PCR"))
 	}
+	if r := l.Log; r != nil {
+		fmt.Fprintf(b, "  rule     there is %s\n", r)
+	}
 	if r := l.SecureBoot; r != nil {
+		if r.Known {
+			fmt.Fprintf(b, "  rule     the state of Secure Boot is known, whatever it is\n")
+		}
 		fmt.Fprintf(b, "  rule     Secure Boot required: %t, setup mode forbidden: %t\n", r.Required, r.ForbidSetupMode)
 		if n := len(r.Certificates); n > 0 {
 			fmt.Fprintf(b, "  rule     what is started is signed by one of %s\n", plural(n, "certificate"))

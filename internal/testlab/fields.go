@@ -34,7 +34,8 @@ guest:
   tpm: {bank: sha256, denyFirmware: ["IFX <7.63"]}
   pcrs: {4: [{sha256: %[2]s, note: good, components: [{name: shim, detail: old, sha256: %[2]s}]}]}
   profiles: [{name: node, pcrs: {9: %[2]s}}]
-  secureBoot: {required: true, forbidSetupMode: true, certificates: [%[2]s], dbx: {entries: 3, contains: [%[2]s]}}
+  log: {explains: [4]}
+  secureBoot: {required: true, forbidSetupMode: true, known: true, certificates: [%[2]s], dbx: {entries: 3, contains: [%[2]s]}}
   cmdline: {allow: [quiet], deny: [single], require: [quiet]}
   ima: {required: true, allow: files/ima@sha256:%[3]x}
   events: {require: [{pcr: 4, component: kernel, sha256: %[2]s}], deny: [{pcr: 11, component: uki, sha256: %[2]s}]}
