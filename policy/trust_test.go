@@ -62,7 +62,7 @@ func TestParseTrustFaults(t *testing.T) {
 		"a host of no keys":     {"hosts: [{name: a}]\n", "neither ek nor ak"},
 		"a host without name":   {"hosts: [{ek: N1}]\n", "name is missing"},
 		"an empty name":         {"hosts: [{name: a, ek: ''}]\n", "is empty"},
-		"a byte":               {"hosts: [{name: a, ek: \"0b\"}]\n", "1 bytes that are not a Name"},
+		"a byte":                {"hosts: [{name: a, ek: \"0b\"}]\n", "1 bytes that are not a Name"},
 		"an algorithm alone":    {"hosts: [{name: a, ek: 000b}]\n", "2 bytes that are not a Name"},
 		"an unknown algorithm":  {"hosts: [{name: a, ak: 0099" + digits("1", 32) + "}]\n", "34 bytes that are not a Name"},
 		"no algorithm at all":   {"hosts: [{name: a, ak: 0000}]\n", "2 bytes that are not a Name"},
