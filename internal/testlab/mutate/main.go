@@ -126,6 +126,9 @@ func mutate(ctx context.Context, o options, out, progress io.Writer) error {
 // choose makes the mutants of the places that are asked for.
 func choose(sites []site, o options) ([]mutant, error) {
 	used := make([]bool, len(o.only))
+	for i, place := range o.only {
+		used[i] = strings.HasSuffix(place, "_test.go") // a shell's pattern may name tests too
+	}
 	var list []mutant
 	for _, s := range sites {
 		wanted := len(o.only) == 0
