@@ -90,7 +90,7 @@ func mutate(ctx context.Context, o options, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := &suite{short: o.short, limit: o.limit}
+	s := &suite{short: o.short, limit: o.limit, last: make(map[string]string)}
 	if s.binaries, err = compile(root, work, packages); err != nil {
 		return err
 	}
@@ -174,11 +174,11 @@ func (m *mutant) String() string {
 func summarize(mutants []mutant, out io.Writer) error {
 	var failed, hung, survived int
 	for _, m := range mutants {
-		switch m.killed {
-		case "fails":
-			failed++
-		case "hangs":
+		switch {
+		case m.killed == "hangs":
 			hung++
+		case m.killed != "":
+			failed++
 		default:
 			survived++
 			if _, err := fmt.Fprintln(out, &m); err != nil {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -36,6 +37,11 @@ type suite struct {
 	failing  []string // as they are, so that they tell nothing
 	short    bool
 	limit    time.Duration
+
+	mu sync.Mutex
+	// last is, for each file, the test that failed last: it is tried first, because
+	// what notices one mutant of a file notices most.
+	last map[string]string
 }
 
 // baseline runs each test by itself, without a mutant.
@@ -117,30 +123,53 @@ func (s *suite) try(ctx context.Context, m site, way string) (killed, why string
 	case len(tell) == 0:
 		return "", "no test makes it false", nil
 	}
-	const quick = 150 * time.Millisecond
-	for _, slow := range []bool{false, true} {
-		for i := range s.binaries {
-			var names []string
-			limit := s.limit
-			for _, t := range tell {
-				if t.binary == i && slow == (t.took > quick) {
-					names = append(names, t.name)
-					limit += 10 * t.took
-				}
-			}
-			if len(names) == 0 {
-				continue
-			}
-			killed, err := s.run(ctx, i, names, fmt.Sprintf("MUTANT=%d,%s", m.id, way), limit)
-			if killed != "" || err != nil {
-				return killed, "", err
-			}
+	for _, group := range s.groups(tell, m.file) {
+		limit := s.limit
+		var names []string
+		for _, t := range group {
+			names = append(names, t.name)
+			limit += 10 * t.took
 		}
+		killed, err := s.run(ctx, group[0].binary, names, fmt.Sprintf("MUTANT=%d,%s", m.id, way), limit)
+		if killed == "" && err == nil {
+			continue
+		}
+		if test, ok := strings.CutPrefix(killed, "fails "); ok {
+			s.mu.Lock()
+			s.last[m.file] = test
+			s.mu.Unlock()
+		}
+		return killed, "", err
 	}
 	return "", fmt.Sprintf("%d tests pass", len(tell)), nil
 }
 
-// run runs tests of one binary and says how they failed, "" if they passed.
+// groups orders tests into runs of one binary each: the one that noticed the last
+// mutant of the file, then the quick ones, then the others.
+func (s *suite) groups(tests []test, file string) [][]test {
+	const quick = 150 * time.Millisecond
+	s.mu.Lock()
+	last := s.last[file]
+	s.mu.Unlock()
+	list := make([][]test, 1+2*len(s.binaries))
+	for _, t := range tests {
+		at := 1 + t.binary
+		switch {
+		case t.name == last:
+			at = 0
+		case t.took > quick:
+			at += len(s.binaries)
+		}
+		if at == 0 && len(list[0]) > 0 { // of the same name, in another package
+			at = 1 + t.binary
+		}
+		list[at] = append(list[at], t)
+	}
+	return slices.DeleteFunc(list, func(g []test) bool { return len(g) == 0 })
+}
+
+// run runs tests of one binary and says how they failed, "hangs" or "fails" with the
+// test's name, and "" if they passed.
 func (s *suite) run(ctx context.Context, i int, names []string, env string, limit time.Duration) (string, error) {
 	quoted := make([]string, len(names))
 	for j, n := range names {
@@ -153,7 +182,7 @@ func (s *suite) run(ctx context.Context, i int, names []string, env string, limi
 		b.path, "-test.failfast", "-test.run", "^("+strings.Join(quoted, "|")+")$", "-test.short="+strconv.FormatBool(s.short))
 	cmd.Dir = b.dir
 	cmd.Env = append(os.Environ(), env)
-	err := cmd.Run()
+	out, err := cmd.Output()
 	var exit *exec.ExitError
 	switch {
 	case ctx.Err() != nil:
@@ -161,7 +190,9 @@ func (s *suite) run(ctx context.Context, i int, names []string, env string, limi
 	case timed.Err() != nil:
 		return "hangs", nil
 	case errors.As(err, &exit):
-		return "fails", nil
+		_, text, _ := strings.Cut(string(out), "--- FAIL: ")
+		name, _, _ := strings.Cut(text, " ")
+		return "fails " + name, nil
 	}
 	return "", err
 }
