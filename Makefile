@@ -10,7 +10,8 @@
 #   make docs     write CHECKS.md and docs/deepattest.1 again
 #   make fuzz     every fuzz target for FUZZTIME (default 60s)
 #   make mutate   conditions of quote, verify and policy that no test would miss;
-#                 an hour, or for FILES='verify/link.go policy/section.go:40' minutes
+#                 an hour; minutes with FILES='verify/link.go policy/section.go:40',
+#                 one with MUTATE=-reach, which only looks what no test decides both ways
 
 GO       ?= go
 BIN      ?= bin/deepattest
@@ -65,7 +66,7 @@ fuzz:
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
 
 mutate:
-	$(GO) run ./internal/testlab/mutate $(FILES)
+	$(GO) run ./internal/testlab/mutate $(MUTATE) $(FILES)
 
 docs:
 	@scripts/docs.sh .

@@ -33,6 +33,7 @@ func main() {
 	var o options
 	packages := flag.String("packages", "quote,verify,policy", "packages whose conditions are switched, and whose tests are run")
 	ways := flag.String("as", "false,true,not", "what to make of a condition")
+	flag.BoolVar(&o.reach, "reach", false, "run no mutant: list only those that differ from the code in no test, in a minute")
 	flag.BoolVar(&o.short, "short", false, "run tests as with go test -short")
 	flag.DurationVar(&o.limit, "limit", 5*time.Second, "how long tests may take over ten times what they took: longer is a hang, which counts as noticed")
 	flag.IntVar(&o.parallel, "parallel", runtime.NumCPU(), "mutants at a time")
@@ -51,6 +52,7 @@ type options struct {
 	packages []string
 	ways     []string
 	only     []string // FILE, FILE:LINE or FOLDER; all without one
+	reach    bool
 	short    bool
 	limit    time.Duration
 	parallel int
@@ -90,7 +92,7 @@ func mutate(ctx context.Context, o options, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s := &suite{short: o.short, limit: o.limit, last: make(map[string]string)}
+	s := &suite{reach: o.reach, short: o.short, limit: o.limit, last: make(map[string]string)}
 	if s.binaries, err = compile(root, work, packages); err != nil {
 		return err
 	}
@@ -172,9 +174,11 @@ func (m *mutant) String() string {
 }
 
 func summarize(mutants []mutant, out io.Writer) error {
-	var failed, hung, survived int
+	var failed, hung, untried, survived int
 	for _, m := range mutants {
 		switch {
+		case m.killed == untriedMutant:
+			untried++
 		case m.killed == "hangs":
 			hung++
 		case m.killed != "":
@@ -185,6 +189,10 @@ func summarize(mutants []mutant, out io.Writer) error {
 				return err
 			}
 		}
+	}
+	if untried > 0 {
+		_, err := fmt.Fprintf(out, "%d mutants: %d not tried, %d survive\n", len(mutants), untried, survived)
+		return err
 	}
 	_, err := fmt.Fprintf(out, "%d mutants: %d noticed by a test that fails, %d by one that hangs, %d survive\n", len(mutants), failed, hung, survived)
 	return err

@@ -142,6 +142,16 @@ p/p.go:53:36: negated: a == nil (no test gets there)
 		t.Errorf("%d files, %v: one was added", len(files), err)
 	}
 
+	o.reach = true
+	out.Reset()
+	if err := mutate(t.Context(), o, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if _, summary, _ := cutLast(out.String()); summary != "38 mutants: 32 not tried, 6 survive" || !strings.HasPrefix(want, strings.SplitAfter(out.String(), "\n")[0]) {
+		t.Errorf("without a run:\n%s", &out)
+	}
+	o.reach = false
+
 	o.only = []string{"p/p.go:12"}
 	out.Reset()
 	if err := mutate(t.Context(), o, &out, io.Discard); err != nil {

@@ -30,11 +30,15 @@ type test struct {
 
 type values struct{ yes, no bool }
 
+// untriedMutant stands for what kills a mutant that was not run.
+const untriedMutant = "not tried"
+
 // suite is all tests, the quickest first.
 type suite struct {
 	binaries []binary
 	tests    []test
 	failing  []string // as they are, so that they tell nothing
+	reach    bool     // run no mutant
 	short    bool
 	limit    time.Duration
 
@@ -122,6 +126,8 @@ func (s *suite) try(ctx context.Context, m site, way string) (killed, why string
 		return "", "no test makes it true", nil
 	case len(tell) == 0:
 		return "", "no test makes it false", nil
+	case s.reach:
+		return untriedMutant, "", nil
 	}
 	for _, group := range s.groups(tell, m.file) {
 		limit := s.limit
