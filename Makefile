@@ -9,6 +9,9 @@
 #   make lint     format, static analysis, this module's own rules, stale files
 #   make docs     write CHECKS.md and docs/deepattest.1 again
 #   make fuzz     every fuzz target for FUZZTIME (default 60s)
+#   make mutate   conditions of quote, verify and policy that no test would miss;
+#                 an hour; minutes with FILES='verify/link.go policy/section.go:40',
+#                 one with MUTATE=-reach, which only looks what no test decides both ways
 
 GO       ?= go
 BIN      ?= bin/deepattest
@@ -18,7 +21,7 @@ BENCHTIME ?= 1s
 
 CMD = ./cmd/deepattest
 
-.PHONY: build demo test race e2e e2e-quick openstack lint bench fuzz docs vuln clean need
+.PHONY: build demo test race e2e e2e-quick openstack lint bench fuzz mutate docs vuln clean need
 
 # One static program of under 16 MiB, as it goes into an initramfs: functions are
 # not inlined but where verification spends its time.
@@ -61,6 +64,9 @@ bench:
 
 fuzz:
 	@FUZZTIME=$(FUZZTIME) scripts/fuzz.sh
+
+mutate:
+	$(GO) run ./internal/testlab/mutate $(MUTATE) $(FILES)
 
 docs:
 	@scripts/docs.sh .

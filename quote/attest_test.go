@@ -159,6 +159,37 @@ func TestAttestFields(t *testing.T) {
 	}
 }
 
+// TestAttestLookAlike: of what is no quote no field of one is read, so that nothing
+// in it is taken for a selection or a digest, and its magic and type can be named.
+func TestAttestLookAlike(t *testing.T) {
+	sel := Selection{{SHA256, []int{0, 7}}}
+	for name, edit := range map[string]func(*Attest){
+		"no magic":        func(a *Attest) { a.Magic = 0 },
+		"a certification": func(a *Attest) { a.Type = stAttestCertify },
+	} {
+		look := NewQuote([]byte("nonce"), sel, make([]byte, 32))
+		edit(look)
+		a, err := ParseAttest(look.Marshal())
+		if err != nil || a.Magic != look.Magic || a.Type != look.Type || a.ExtraData != nil || a.Selection != nil || a.PCRDigest != nil {
+			t.Errorf("%s: %+v, %v", name, a, err)
+		}
+	}
+	refused(t, "too long", MaxAttest+1, func() error { _, err := ParseAttest(make([]byte, MaxAttest+1)); return err })
+}
+
+// TestAttestMarshal: what is written reads the same, with several banks and a clock
+// of either kind.
+func TestAttestMarshal(t *testing.T) {
+	for _, safe := range []bool{false, true} {
+		want := NewQuote([]byte("nonce"), Selection{{SHA1, []int{23}}, {SHA256, []int{0, 7}}}, make([]byte, 32))
+		want.Clock.Safe = safe
+		a, err := ParseQuote(want.Marshal())
+		if err != nil || a.Clock != want.Clock || a.Selection.String() != want.Selection.String() {
+			t.Errorf("%+v, %v, want %+v", a, err, want)
+		}
+	}
+}
+
 func FuzzAttest(f *testing.F) {
 	for _, raw := range tpmSamples(f, "attest") {
 		f.Add(raw)

@@ -36,7 +36,13 @@ func sampleBundle() *Bundle {
 func TestEncode(t *testing.T) {
 	guestOnly := sampleBundle()
 	guestOnly.Host, guestOnly.Link, guestOnly.Context = nil, Link{Method: LinkNone}, Context{}
-	for name, b := range map[string]*Bundle{"full": sampleBundle(), "guest only": guestOnly} {
+	hostOnly := sampleBundle()
+	hostOnly.Guest = nil
+	certified := sampleBundle()
+	certified.Link.Method, certified.Link.CA = LinkEKCertified, &CAStatement{Public: []byte{1}, Certificate: []byte{2}, Statement: Quote{Attest: []byte{3}, Signature: []byte{4}}}
+	deep := sampleBundle()
+	deep.Link.Method, deep.Link.DeepQuote = LinkXenDeepQuote, &DeepQuote{Form: DeepFlags, Flags: DeepUUID, Infos: []Hex{make(Hex, 20)}}
+	for name, b := range map[string]*Bundle{"full": sampleBundle(), "guest only": guestOnly, "host only": hostOnly, "certified": certified, "deep": deep} {
 		data, err := b.Encode()
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
@@ -66,6 +72,12 @@ func TestBundleLimits(t *testing.T) {
 		return list
 	}
 	long := strings.Repeat("x", maxText+1)
+	ca := func(s *CAStatement) func(*Bundle) {
+		return func(b *Bundle) { b.Link.Method, b.Link.CA = LinkEKCertified, s }
+	}
+	deep := func(d *DeepQuote) func(*Bundle) {
+		return func(b *Bundle) { b.Link.Method, b.Link.DeepQuote = LinkXenDeepQuote, d }
+	}
 	for name, tt := range map[string]struct {
 		edit  func(*Bundle)
 		field string
@@ -92,10 +104,21 @@ func TestBundleLimits(t *testing.T) {
 		"IMA list":         {func(b *Bundle) { b.Guest.Logs.IMA = make([]byte, MaxIMALog+1) }, "/guest/logs/ima"},
 		"missing":          {func(b *Bundle) { b.Guest.Missing = make([]Missing, 17) }, "/guest/missing"},
 		"missing's reason": {func(b *Bundle) { b.Guest.Missing[0].Reason = long }, "/guest/missing"},
+		"second missing":   {func(b *Bundle) { b.Guest.Missing = append(b.Guest.Missing, Missing{What: long}) }, "/guest/missing"},
 		"TPM's model":      {func(b *Bundle) { b.Guest.TPM.Model = long }, "/guest/tpm"},
 		"host's name":      {func(b *Bundle) { b.Context.HostName = long }, "/context"},
 		"link method":      {func(b *Bundle) { b.Link.Method = "" }, "/link/method"},
 		"inclusion":        {func(b *Bundle) { b.Link.Inclusion = make([]Hex, MaxInclusion+1) }, "/link/inclusion"},
+		"CA elsewhere":     {func(b *Bundle) { b.Link.CA = &CAStatement{} }, "/link/ca"},
+		"CA's key":         {ca(&CAStatement{Public: make([]byte, MaxPublic+1)}), "/link/ca/public"},
+		"CA's certificate": {ca(&CAStatement{Certificate: make([]byte, MaxCertificate+1)}), "/link/ca/certificate"},
+		"CA's statement":   {ca(&CAStatement{Statement: Quote{Attest: make([]byte, MaxAttest+1)}}), "/link/ca/statement"},
+		"its signature":    {ca(&CAStatement{Statement: Quote{Signature: make([]byte, MaxSignature+1)}}), "/link/ca/statement"},
+		"deep elsewhere":   {func(b *Bundle) { b.Link.DeepQuote = &DeepQuote{Form: DeepFlags} }, "/link/deepQuote"},
+		"CA and deep":      {func(b *Bundle) { ca(&CAStatement{})(b); b.Link.DeepQuote = &DeepQuote{Form: DeepFlags} }, "/link/deepQuote"},
+		"deep form":        {deep(&DeepQuote{Form: "Flags"}), "/link/deepQuote/form"},
+		"deep digests":     {deep(&DeepQuote{Form: DeepFlags, Infos: make([]Hex, 5)}), "/link/deepQuote/infos"},
+		"deep digest":      {deep(&DeepQuote{Form: DeepFlags, Infos: []Hex{make(Hex, 20), make(Hex, 19)}}), "/link/deepQuote/infos/1"},
 		"name":             {func(b *Bundle) { b.Link.HostAK = make(Hex, maxData+1) }, "/link"},
 	} {
 		b := sampleBundle()
@@ -106,8 +129,8 @@ func TestBundleLimits(t *testing.T) {
 			t.Errorf("%s: error %v, want one at %q", name, err, tt.field)
 		}
 	}
-	if _, err := ParseBundle(make([]byte, MaxBundle+1)); err == nil {
-		t.Error("a file over the limit is read")
+	if _, err := ParseBundle(make([]byte, MaxBundle+1)); err == nil || !strings.Contains(err.Error(), "at most") {
+		t.Errorf("a file over the limit is read: %v", err)
 	}
 }
 

@@ -83,6 +83,11 @@ func TestExternalData(t *testing.T) {
 	if !bytes.Equal(d.Info(DeepUUID), infos[0]) || !bytes.Equal(d.Info(DeepGroupKey), infos[1]) || d.Info(DeepMeasurements) != nil {
 		t.Error("digests in another order than the flags")
 	}
+	for _, few := range [][]Hex{nil, infos[:1], append(slices.Clone(infos), infos[0])} {
+		if x := (&DeepQuote{Form: DeepFlags, Flags: flags, Infos: few}); x.Info(DeepUUID) != nil || x.Info(DeepGroupKey) != nil {
+			t.Errorf("%d digests for two flags", len(few))
+		}
+	}
 	d.Form = DeepPlain
 	if got := d.ExternalData(nonce, short); !bytes.Equal(got[:], inner) {
 		t.Errorf("plain form %x, want %x", got, inner)
@@ -104,6 +109,14 @@ func TestEmptyComposite(t *testing.T) {
 	}
 	if _, err := CompositeDigest(map[int]Hex{3: make([]byte, 32)}); err == nil {
 		t.Error("a value of 32 bytes is taken")
+	}
+	if _, err := NewPCRInfoShort(map[int]Hex{3: make([]byte, 32)}); err == nil {
+		t.Error("a value of 32 bytes is taken for a guest's")
+	}
+	for _, n := range []int{-1, NumPCRs} { // it would be in no bitmap, and the values would look complete
+		if _, err := CompositeDigest(map[int]Hex{0: make([]byte, 20), n: make([]byte, 20)}); err == nil {
+			t.Errorf("a value of PCR %d is taken", n)
+		}
 	}
 	if !bytes.Equal(KeylimeShort(), append([]byte{0, 3, 0, 0, 0, 1}, make([]byte, 20)...)) {
 		t.Errorf("%x", KeylimeShort())
@@ -175,6 +188,9 @@ func TestParsePubkey(t *testing.T) {
 		{"cut", func(b []byte) []byte { return b[:len(b)-1] }},
 		{"longer", func(b []byte) []byte { return append(b, 0) }},
 		{"not RSA", func(b []byte) []byte { b[3] = 6; return b }},
+		{"no scheme", func(b []byte) []byte { b[7] = 1; return b }},
+		{"both schemes", func(b []byte) []byte { b[5] = 3; return b }},
+		{"RSA-512", func(b []byte) []byte { return NewIdentityPubkey(b[28:][:64]) }},
 		{"storage key", func(b []byte) []byte { b[5], b[7] = 3, 2; return b }},
 		{"parameters longer", func(b []byte) []byte { b[11] = 15; return b }},
 		{"three primes", func(b []byte) []byte { b[19] = 3; return b }},
@@ -207,7 +223,7 @@ func TestActivationStructures(t *testing.T) {
 	if !bytes.Equal(contents[40:], sum(identity12())) {
 		t.Error("the digest is not the key's")
 	}
-	for name, b := range map[string][]byte{"empty": nil, "other algorithm": {0, 0, 0, 6, 0, 4, 0, 0}, "cut": contents[:39], "longer": contents[:41]} {
+	for name, b := range map[string][]byte{"empty": nil, "other algorithm": {0, 0, 0, 6, 0, 4, 0, 0}, "other mode": slices.Concat(contents[:5], []byte{1}, contents[6:40]), "cut": contents[:39], "longer": contents[:41]} {
 		if _, err := ParseSymmetricKey(b); err == nil {
 			t.Errorf("%s: read", name)
 		}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -117,6 +118,25 @@ func TestInclusionNodeSize(t *testing.T) {
 		if _, err := l.Root(sequence(32)); err == nil || !strings.Contains(err.Error(), "node 1") {
 			t.Errorf("node of %d bytes: %v", size, err)
 		}
+	}
+}
+
+// TestInclusionLength: a proof that does not fit its tree gives an error and no root,
+// and no tree is so large that a proof may be longer than the limit.
+func TestInclusionLength(t *testing.T) {
+	for name, l := range map[string]Link{
+		"a node too many": {TreeSize: 1, Inclusion: []Hex{make(Hex, 32)}},
+		"a node too few":  {TreeSize: 2},
+		"no tree":         {},
+		"over the limit":  {TreeSize: 1 << (MaxInclusion + 1), Inclusion: slices.Repeat([]Hex{make(Hex, 32)}, MaxInclusion+1)},
+	} {
+		if root, err := l.Root(sequence(32)); err == nil || root != nil {
+			t.Errorf("%s: root %x, %v", name, root, err)
+		}
+	}
+	l := Link{TreeSize: 1 << MaxInclusion, Inclusion: slices.Repeat([]Hex{make(Hex, 32)}, MaxInclusion)}
+	if root, err := l.Root(sequence(32)); err != nil || len(root) != sha256.Size {
+		t.Errorf("the longest proof: root %x, %v", root, err)
 	}
 }
 

@@ -102,6 +102,7 @@ func TestPCRDigest(t *testing.T) {
 		{Selection{{SHA256, []int{1}}}, nil, false},
 		{Selection{{SHA256, []int{9}}}, nil, false},
 		{Selection{{SHA384, []int{0}}}, nil, false},
+		{Selection{{Alg(0), []int{0}}}, nil, false}, // whose values are of no bytes
 	} {
 		got, err := p.Digest(SHA256, tt.sel)
 		want := sha256.Sum256(tt.data)
@@ -130,9 +131,14 @@ func TestPCRsEqual(t *testing.T) {
 		"other bank":    {PCRs{SHA1: {0: Hex{1}, 1: Hex{2}}}, false},
 		"more banks":    {PCRs{SHA256: {0: Hex{1}, 1: Hex{2}}, SHA1: {}}, false},
 		"none":          {nil, false},
+		"no values":     {PCRs{SHA256: {0: nil, 1: nil}}, false},
 	} {
 		if p.Equal(tt.q) != tt.same || tt.q.Equal(p) != tt.same {
 			t.Errorf("%s: equal is %v", name, !tt.same)
 		}
+	}
+	// What is not there is not the same as what is there and empty.
+	if (PCRs{SHA256: {0: nil}}).Equal(PCRs{SHA256: {1: nil}}) || (PCRs{SHA256: {}}).Equal(PCRs{SHA1: {}}) {
+		t.Error("other empty values are equal")
 	}
 }

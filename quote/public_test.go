@@ -3,6 +3,7 @@ package quote
 import (
 	"bytes"
 	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"encoding/binary"
 	"slices"
@@ -93,6 +94,20 @@ func publicECC(curve uint16, x, y []byte) []byte {
 	return appendSized(appendSized(b, x), y)
 }
 
+// generator is the area of the key whose point is a curve's generator.
+func generator(id uint16, curve elliptic.Curve) []byte {
+	p := curve.Params()
+	size := (p.BitSize + 7) / 8
+	return publicECC(id, p.Gx.FillBytes(make([]byte, size)), p.Gy.FillBytes(make([]byte, size)))
+}
+
+// withKDF puts KDF1 with SHA-256 into the area of an ECC key (Part 2, section
+// 12.2.3.6).
+func withKDF(b []byte) []byte {
+	const at = 16 // behind type, nameAlg, attributes, authPolicy, symmetric, scheme and curveID
+	return slices.Concat(b[:at], []byte{0, 0x20, 0, 0x0B}, b[at+2:])
+}
+
 func TestPublicFields(t *testing.T) {
 	ones := bytes.Repeat([]byte{0xFF}, 512)
 	ecc := tpmSample(t, "uki-sb-ecc.pub")[2:]
@@ -119,7 +134,14 @@ func TestPublicFields(t *testing.T) {
 		{"P-256", publicECC(curveP256, x, y), true},
 		{"P-256, not on the curve", publicECC(curveP256, x, edit(y, 0, y[0]^1)), false},
 		{"P-256, infinity", publicECC(curveP256, nil, nil), false},
+		{"P-384", generator(curveP384, elliptic.P384()), true},
+		{"P-521", generator(curveP521, elliptic.P521()), true},
+		{"with a key derivation", withKDF(publicECC(curveP256, x, y)), true},
 		{"P-256 point on P-384", publicECC(curveP384, x, y), false},
+		{"P-384 point on another curve", generator(0x0010, elliptic.P384()), false},
+		{"P-521 point on another curve", generator(0x0010, elliptic.P521()), false},
+		{"second coordinate too long", publicECC(curveP256, x, append([]byte{0}, y...)), false},
+		{"scheme HMAC with a hash", slices.Concat(publicECC(curveP256, x, y)[:12], []byte{0, 5, 0, 0x0B}, publicECC(curveP256, x, y)[14:]), false},
 		{"P-192", publicECC(0x0001, x[:24], y[:24]), false},
 		{"P-224", publicECC(0x0002, x[:28], y[:28]), false},
 		{"BN-256", publicECC(0x0010, x, y), false},
