@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
@@ -159,7 +160,10 @@ func cutLog(log []byte, drop func(l *quote.EventLog, i int) bool) ([]byte, error
 
 func truncatedLog(_ context.Context, s *scene) (*quote.Bundle, error) {
 	return bend(s, func(b *quote.Bundle) (err error) {
-		b.Guest.Logs.UEFI, err = cutLog(b.Guest.Logs.UEFI, func(l *quote.EventLog, i int) bool { return i >= len(l.Events)-5 })
+		// From the image that was started on.
+		b.Guest.Logs.UEFI, err = cutLog(b.Guest.Logs.UEFI, func(l *quote.EventLog, i int) bool {
+			return !slices.ContainsFunc(l.Events[i+1:], func(e quote.Event) bool { return e.PCR == 4 })
+		})
 		return err
 	})
 }
