@@ -197,7 +197,7 @@ func hiddenLines() []scene {
 		scene{name: "quoted arguments are the same line", policy: pinned + `{allow: ["` + grubLine + `", "/vmlinuz \"a b\""]}}` + "\n", world: grub("linux /vmlinuz a b", `/vmlinuz "a b"`), verdict: policy.Trusted, want: w("pass: 2 measured")},
 		scene{name: "commands that start nothing", policy: pinned + allow + "}\n", world: grub("set init=/bin/sh", "root=hd0", "load_video", "[ -e x ]", "chainloader /a.efi"), verdict: policy.Trusted, want: w("pass: 1 measured")},
 		scene{name: "a command that nobody knows", policy: pinned + allow + "}\n", world: grub("frobnicate /vmlinuz"), verdict: policy.Inconclusive, want: w(unknown)},
-		scene{name: "files of GRUB, and nothing says that GRUB was started", policy: "$HOSTguest: {pcrs: {2: ${guest.2}}, cmdline: " + allow + "}\n", world: grub(), verdict: policy.Inconclusive, want: w("unknown: a measurement that nothing explains may be a kernel command line")},
+		scene{name: "files of GRUB, and nothing says that GRUB was started", policy: "$HOSTguest: {pcrs: {2: ${guest.2}}, cmdline: " + allow + "}\n", world: grub(), verdict: policy.Trusted, want: w("pass: 1 measured kernel command lines keep to the rules; 3 digests in PCR 9 are taken for files that GRUB read")},
 		scene{name: "the image's line in the open", policy: image, verdict: policy.Trusted, want: w("pass: 2 measured")},
 		scene{name: "the image's section under another name", policy: image, world: hide(11, "nothing"), verdict: policy.Inconclusive, want: w("unknown: a measurement that nothing explains")},
 		scene{name: "load options under another type", policy: image, world: hide(9, "nothing"), verdict: policy.Inconclusive, want: w("unknown: a measurement that nothing explains")},

@@ -59,7 +59,11 @@ func (s *section) commandLine() outcome {
 	case sure == 0:
 		return unknown("no kernel command line is in the log").evidence("", "", "PCRs 8, 9, 11, 12")
 	}
-	return pass("%d measured kernel command lines keep to the rules", sure)
+	files := ""
+	if n := len(found.Files); n > 0 && !s.policy.pins(s.layer, 4) && !s.policy.pins(s.layer, 9) {
+		files = fmt.Sprintf("; %d digests in PCR 9 are taken for files that GRUB read, and no pinned PCR says that GRUB was started", n)
+	}
+	return pass("%d measured kernel command lines keep to the rules%s", sure, files)
 }
 
 // String sums up the rule.
@@ -79,8 +83,7 @@ func (c *CommandLineRule) String() string {
 
 // hiddenLine returns where a command line could be that the log does not show, and
 // how to pin it: in a PCR that the quote does not cover or the log does not explain,
-// or in a measurement of which the log holds a digest only. Files that GRUB read are
-// such, and are no command lines as long as the policy says that GRUB was started.
+// or in a measurement of which the log holds a digest only.
 func (s *section) hiddenLine(found *quote.CommandLines) string {
 	for _, n := range quote.CommandLinePCRs() {
 		value, covered := s.claims.PCRs[n]
@@ -93,12 +96,7 @@ func (s *section) hiddenLine(found *quote.CommandLines) string {
 		}
 	}
 	for _, r := range found.Unexplained {
-		file := r.PCR == 9 && found.GRUB
-		switch {
-		case s.policy.pins(s.layer, r.PCR), file && s.policy.pins(s.layer, 4):
-		case file:
-			return s.place(&r) + " (" + r.Hint() + "): pin PCR 4 or 9 by value"
-		default:
+		if !s.policy.pins(s.layer, r.PCR) {
 			return s.place(&r) + " (" + r.Hint() + "): pin the PCR by value"
 		}
 	}

@@ -50,10 +50,10 @@ type CommandLines struct {
 	// Unexplained are measurements that may be command lines, because the log does
 	// not hold what was measured. Nothing that a log says of them counts.
 	Unexplained []Record
-	// GRUB reports that PCR 8 holds a line that GRUB gave a kernel. What is
-	// unexplained in PCR 9 are then files that GRUB read, as long as GRUB is what
-	// was started.
-	GRUB bool
+	// Files are those in PCR 9, when PCR 8 holds a line that GRUB gave a kernel: GRUB
+	// measures the digests of the files that it reads. That GRUB is what was started
+	// PCR 4 says.
+	Files []Record
 }
 
 // ReadCommandLines finds the kernel command lines among the records of
@@ -80,6 +80,7 @@ type cmdlineReader struct {
 	alg      Alg
 	known    map[string]string // lines by the digests of their forms
 	contents map[string]bool   // digests of sections that are no command line
+	loaded   bool              // GRUB gave a kernel a line
 }
 
 func (c *cmdlineReader) know(text string) {
@@ -149,9 +150,9 @@ func (c *cmdlineReader) grub(records []Record) {
 			c.add(line)
 			continue
 		}
-		lines := g.read(r, string(r.Measured))
+		lines := g.read(r, strings.TrimSuffix(string(r.Measured), "\x00"))
 		for _, l := range lines {
-			c.GRUB = c.GRUB || !l.Doubtful
+			c.loaded = c.loaded || !l.Doubtful
 		}
 		c.add(lines...)
 	}
@@ -251,7 +252,12 @@ func (c *cmdlineReader) stub(records []Record) {
 			}
 			c.add(line)
 		default:
+			unexplained := len(c.Unexplained)
 			found = c.hidden(r, "efi-stub")
+			if !found && c.loaded {
+				c.Unexplained = c.Unexplained[:unexplained]
+				c.Files = append(c.Files, *r)
+			}
 		}
 	}
 }

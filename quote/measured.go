@@ -48,9 +48,13 @@ func (x *extender) measured(want, data []byte) ([]byte, bool) {
 		}
 	}
 	// GRUB's "grub_cmd: TEXT" and "kernel_cmdline: TEXT" (GRUB manual, section
-	// "Measuring boot components"), Red Hat's "grub_cmd TEXT".
-	if n := bytes.IndexByte(text[:min(len(text), maxPrefix)], ' '); n > 0 && x.sumIs(want, text[n+1:]) {
-		return text[n+1:], true
+	// "Measuring boot components"), Red Hat's "grub_cmd TEXT", whose NUL is measured.
+	if n := bytes.IndexByte(text[:min(len(text), maxPrefix)], ' '); n > 0 {
+		for _, b := range [][]byte{text[n+1:], data[n+1:]} {
+			if x.sumIs(want, b) {
+				return b, true
+			}
+		}
 	}
 	// EV_EFI_VARIABLE_BOOT measures the value alone; some versions of shim log a
 	// few bytes behind the structure (PFP 10.4.1).
