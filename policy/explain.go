@@ -25,6 +25,8 @@ type Measured struct {
 	PCRs map[int]quote.Hex
 	Log  *verify.Log // nil: nothing explains the values
 	Why  string      // why there is no log, where that is known
+
+	layer *quote.Layer // that was taken at its word, for its other banks
 }
 
 // VerifiedBoot takes the layers that a report found authentic.
@@ -50,11 +52,14 @@ func unverifiedLayer(l *quote.Layer, rules *LayerPolicy) *Measured {
 	if l == nil {
 		return nil
 	}
-	m := &Measured{Bank: quote.SHA256}
 	if rules != nil {
-		m.Bank = rules.Bank
+		return readMeasured(l, rules.Bank)
 	}
-	m.PCRs = l.PCRs[m.Bank]
+	return readMeasured(l, l.PCRs.Bank())
+}
+
+func readMeasured(l *quote.Layer, bank quote.Alg) *Measured {
+	m := &Measured{Bank: bank, PCRs: l.PCRs[bank], layer: l}
 	var err error
 	if m.Log, err = verify.ReadLog(l, m.Bank); err != nil {
 		m.Why = err.Error()
@@ -100,6 +105,10 @@ func Compare(from, to *Boot) *Explanation {
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
 		a, b := from.layer(layer), to.layer(layer)
 		l := LayerExplanation{Layer: layer}
+		if a != nil && b != nil && a.layer != nil && b.layer != nil {
+			bank := a.layer.PCRs.Bank(b.layer.PCRs)
+			a, b = readMeasured(a.layer, bank), readMeasured(b.layer, bank)
+		}
 		switch {
 		case a == nil:
 			l.Note = from.absent(layer)

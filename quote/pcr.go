@@ -35,6 +35,19 @@ func (s Selection) Bank(alg Alg) []int {
 	return nil
 }
 
+// Bank returns the bank to read values of where nobody pins one: SHA-256 where it
+// is there, else SHA-384 or SHA-512, and SHA-256 where none of them is. Never SHA-1,
+// which collisions can be made of.
+func (p PCRs) Bank(also ...PCRs) Alg {
+	for _, alg := range []Alg{SHA256, SHA384, SHA512} {
+		missing := func(q PCRs) bool { return len(q[alg]) == 0 }
+		if !missing(p) && !slices.ContainsFunc(also, missing) {
+			return alg
+		}
+	}
+	return SHA256
+}
+
 // Empty reports whether no PCR is selected at all.
 func (s Selection) Empty() bool {
 	for _, b := range s {

@@ -36,6 +36,9 @@ func newLayer(name Layer, ev *quote.Layer, expect Expect, deep bool) *layer {
 	if ev == nil {
 		return l
 	}
+	if expect.Bank == 0 && !ev.Is12() {
+		l.expect.Bank = ev.PCRs.Bank()
+	}
 	if deep {
 		l.readDeep() // it has no keys
 		return l

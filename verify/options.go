@@ -42,7 +42,7 @@ type Options struct {
 
 // Expect is what the policy needs of one layer.
 type Expect struct {
-	Bank quote.Alg // the only bank that counts; 0 means SHA-256
+	Bank quote.Alg // the only bank that counts; 0 leaves it to the evidence: quote.PCRs.Bank
 	PCRs []int     // PCRs that the signed selection must cover
 	Log  bool      // rules rest on the event log: it must be there and replay
 	IMA  bool      // rules rest on the IMA list: likewise

@@ -96,14 +96,7 @@ func (p *program) examineTPM(ctx context.Context, c *cli.Context) (list []findin
 	}()
 	info, err := t.Info(ctx)
 	list = append(list, finding{what: "TPM", err: err, fatal: true, note: strings.Join([]string{info.Version, info.Manufacturer, info.Model, info.Firmware, "at", address}, " ")})
-	sel, err := parseSelection("pcrs", c.String("pcrs"))
-	if err == nil {
-		_, err = t.ReadPCRs(ctx, sel)
-	}
-	if err != nil {
-		err = fmt.Errorf("%w: choose banks that the TPM has with --pcrs, or have the firmware allocate the bank", err)
-	}
-	list = append(list, finding{what: "PCRs", err: err, fatal: true, note: c.String("pcrs")})
+	list = append(list, examineBanks(ctx, c, t))
 	ekAlg, akAlg, err := keyAlgs(c)
 	if err == nil {
 		err = makeKeys(ctx, t, ekAlg, akAlg)
@@ -114,6 +107,35 @@ func (p *program) examineTPM(ctx context.Context, c *cli.Context) (list []findin
 		err = errors.New("the TPM holds no EK certificate: fine for a guest whose host registered its EK; a host needs one")
 	}
 	return append(list, finding{what: "EK certificates", err: err, note: plural(len(certs), "certificate")})
+}
+
+// examineBanks reads the PCRs that would be quoted. On a TPM that lacks their bank
+// it says which one there is.
+func examineBanks(ctx context.Context, c *cli.Context, t *tpm.TPM) finding {
+	f := finding{what: "PCRs", fatal: true, note: c.String("pcrs")}
+	sel, err := parseSelection("pcrs", f.note)
+	if err != nil {
+		f.err = err
+		return f
+	}
+	if _, f.err = t.ReadPCRs(ctx, sel); f.err == nil {
+		return f
+	}
+	banks, err := t.Banks(ctx)
+	if err != nil {
+		f.err = errors.Join(f.err, err)
+		return f
+	}
+	instead := "have the firmware allocate the bank"
+	for _, alg := range []quote.Alg{quote.SHA256, quote.SHA384, quote.SHA512} {
+		if slices.Contains(banks, alg) {
+			_, pcrs, _ := strings.Cut(defaultPCRs, ":")
+			instead = fmt.Sprintf("quote a bank that it has, with --pcrs %s:%s, and pin it in the policy's tpm.bank", alg, pcrs)
+			break
+		}
+	}
+	f.err = fmt.Errorf("%w: the TPM has the banks %v: %s", f.err, banks, instead)
+	return f
 }
 
 // makeKeys makes the keys that attest makes, and unloads them.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -21,7 +22,7 @@ func (p *program) logCommand() *cli.Command {
 		Description: "FILE is a firmware event log (TCG), an IMA list (binary), or systemd's measurement log; default: this machine's\n" +
 			"event log. A name in brackets rests on nothing that was measured. Nothing is compared with a TPM.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "bank", Usage: "`BANK` of the digests; default: sha256 where the log has it"},
+			&cli.StringFlag{Name: "bank", Usage: "`BANK` of the digests; default: sha256 where the log has it, else the best that it has"},
 			&cli.IntFlag{Name: "pcr", Value: -1, Usage: "only PCR `N`"},
 			&cli.StringFlag{Name: "format", Aliases: []string{"o"}, Value: "text", Usage: "`FORMAT`: text or json"},
 		},
@@ -110,10 +111,12 @@ func showFirmware(data []byte, bank quote.Alg) (*shownLog, error) {
 		return nil, err
 	}
 	if bank == 0 {
-		bank = quote.SHA1
-		for _, alg := range log.Banks() {
-			if alg == quote.SHA256 {
+		banks := log.Banks()
+		bank = banks[0]
+		for _, alg := range []quote.Alg{quote.SHA256, quote.SHA384, quote.SHA512, quote.SHA1} {
+			if slices.Contains(banks, alg) {
 				bank = alg
+				break
 			}
 		}
 	}
