@@ -125,7 +125,7 @@ func (l *layer) keyAttributes() Check {
 	}
 	if reason := l.weakKey(); reason != "" {
 		return fail("the attestation key is too weak").
-			evidence(reason, "RSA-2048 or more with RSASSA or RSAPSS, ECC P-256 or more with ECDSA, SHA-256, SHA-384 or SHA-512 throughout", "parameters")
+			evidence(reason, "RSA-2048, RSA-3072 or RSA-4096 with exponent 65537 and RSASSA or RSAPSS, ECC P-256 or more with ECDSA, SHA-256, SHA-384 or SHA-512 throughout", "parameters")
 	}
 	return pass("%s, restricted to its TPM, %s with %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash)
 }
@@ -142,7 +142,10 @@ func (l *layer) weakKey() string {
 	}
 	switch k := l.ak.Key.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() >= 2048 && l.ak.Scheme != quote.ECDSA {
+		if reason := weakRSA(k); reason != "" {
+			return reason
+		}
+		if l.ak.Scheme != quote.ECDSA {
 			return ""
 		}
 	case *ecdsa.PublicKey:
@@ -151,6 +154,22 @@ func (l *layer) weakKey() string {
 		}
 	}
 	return got
+}
+
+// weakRSA says what keeps an RSA key from being one that TPMs make: one of three
+// sizes, the default exponent of TPMS_RSA_PARMS (Part 2, section 12.2.3.5: 65537) and
+// an odd modulus. Under exponent 3 signatures can be made up for a verifier that is lax
+// about the padding (RFC 8017, section 8.2; CVE-2006-4339).
+func weakRSA(k *rsa.PublicKey) string {
+	switch bits := k.N.BitLen(); {
+	case bits != 2048 && bits != 3072 && bits != 4096:
+		return fmt.Sprintf("an RSA key of %d bits", bits)
+	case k.E != 65537:
+		return fmt.Sprintf("RSA-%d with exponent %d", bits, k.E)
+	case k.N.Bit(0) == 0:
+		return fmt.Sprintf("RSA-%d with an even modulus", bits)
+	}
+	return ""
 }
 
 // magic: a restricted key signs a structure that starts with TPM_GENERATED_VALUE

@@ -24,6 +24,20 @@ func keyVectors() []Vector {
 	weak("AKSchemeSHA1", "the key signs SHA-1 digests", func(t *KeyTemplate) { t.SchemeHash = quote.SHA1 })
 	weak("AKNameSHA1", "the key's Name is a SHA-1 digest, for which another key can be found", func(t *KeyTemplate) { t.NameAlg = quote.SHA1 })
 	weak("AKRSA1024", "the key is RSA-1024", func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 1024 })
+	weak("AKRSAExponent3", "the key is RSA-2048 with exponent 3",
+		func(t *KeyTemplate) { t.Scheme, t.RSA, t.Exponent = quote.RSASSA, 2048, 3 }, "CVE-2006-4339")
+	weak("AKRSA2560", "the key is RSA of a size that TPMs do not make", func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2560 })
+	list = append(list, both(Vector{
+		Name: "AKRSAEven", Comment: "the key's modulus is even: anybody can factor it",
+		Flags: []string{"WeakKey"}, Fails: []string{"*.ak.attributes"},
+	}, func(s side) error {
+		if err := s.key(func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 }); err != nil {
+			return err
+		}
+		ak := s.machine().AK
+		ak.Public[len(ak.Public)-1] &^= 1 // unique is the last field
+		return s.rebuild()
+	})...)
 	for _, prefix := range []string{"Host", "Guest"} {
 		fails := []string{strings.ToLower(prefix) + ".ak.attributes"}
 		if prefix == "Guest" {
@@ -36,6 +50,7 @@ func keyVectors() []Vector {
 			})
 		}
 		unreadable("AKMalformed", "the attestation key's public area is cut", func(ak *quote.AK) { ak.Public = ak.Public[:40] })
+		unreadable("AKPointNotOnCurve", "the attestation key's point is not on its curve", func(ak *quote.AK) { ak.Public[len(ak.Public)-1] ^= 1 })
 		unreadable("AKMissing", "no attestation key is shown", func(ak *quote.AK) { ak.Public = nil })
 	}
 	pin := func(s *Scene, vm quote.UUID) error {
