@@ -96,12 +96,7 @@ func hostChecks() []check {
 		Spec: nonceSpec("host", Host, "the leaf under its signature was made for it"),
 		run:  (*verification).hostNonce,
 	}
-	clock := func(v *verification) Check {
-		if p := v.opts.Previous; p != nil {
-			return v.host.clock(p.HostAK, p.HostClock)
-		}
-		return v.host.clock(nil, v.host.attest.Clock)
-	}
+	clock := func(v *verification) Check { return v.clock(v.host, v.opts.Previous.host()) }
 	return slices.Concat(identity, quoteChecks("host", Host, CloudOperator, host, nonce, clock), logChecks("host", Host, CloudOperator, host, func(v *verification) *layer { return v.host }))
 }
 
@@ -134,12 +129,7 @@ func guestChecks() []check {
 		Spec: nonceSpec("guest", Guest, "its qualifyingData is the challenge's labelled hash"),
 		run:  (*verification).guestNonce,
 	}
-	clock := func(v *verification) Check {
-		if p := v.opts.Previous; p != nil {
-			return v.guest.clock(p.GuestAK, p.GuestClock)
-		}
-		return v.guest.clock(nil, v.guest.attest.Clock)
-	}
+	clock := func(v *verification) Check { return v.clock(v.guest, v.opts.Previous.guest()) }
 	return slices.Concat(identity, quoteChecks("guest", Guest, ImageOwner, guest, nonce, clock), logChecks("guest", Guest, ImageOwner, guest, func(v *verification) *layer { return v.guest }))
 }
 
@@ -255,8 +245,18 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 		},
 		{
 			Spec: Spec{
+				ID: id("signer"), Layer: name, Title: "The quote's qualified signer is a key for which the TPM signs firmware version and counters as they are",
+				Stops:    "a key of another hierarchy, for which the TPM adds secret numbers to them, so that rules on firmware and rollback would decide on noise",
+				Citation: "TPM 2.0 Part 1, sections 16 (qualified Names) and 36.7; Part 2, section 10.12.12 (qualifiedSigner)",
+				Actor:    CloudOperator, Remedy: "quote with the attestation key that deepattest makes, which is in the endorsement hierarchy, or with one under the endorsement key",
+				Needs: []string{signed},
+			},
+			run: on((*layer).signer),
+		},
+		{
+			Spec: Spec{
 				ID: id("clock"), Layer: name, Title: "The TPM's clock and counters go on from the last result",
-				Stops:    "a cloned or rolled back machine, an old quote; shows reboots in between",
+				Stops:    "a cloned or rolled back machine, also behind another attestation key of its TPM; an old quote; shows reboots in between",
 				Citation: "TPM 2.0 Part 1, section 36; Part 2, section 10.11.1 (TPMS_CLOCK_INFO)",
 				Actor:    CloudOperator, Remedy: "explain why the machine's state went back: restored snapshot, clone, or exchanged TPM",
 				Needs: []string{signed},

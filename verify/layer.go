@@ -29,6 +29,7 @@ type layer struct {
 	log          layerLog
 	imaCovered   []byte // the IMA list's part that PCR 10 covers
 	repairs      []string
+	plain        bool // firmwareVersion and counters are signed as they are: see signer
 }
 
 func newLayer(name Layer, ev *quote.Layer, expect Expect, deep bool) *layer {
@@ -92,15 +93,15 @@ func (l *layer) value(n int) quote.Hex { return l.ev.PCRs[l.expect.bank()][n] }
 // claims copies what the layer's signature covered.
 func (l *layer) claims() *Claims {
 	c := &Claims{
-		TPM: l.expect.family(), Firmware: l.attest.FirmwareVersion, Clock: l.attest.Clock,
+		TPM:  l.expect.family(),
 		Bank: l.expect.bank(), Covered: slices.Clone(l.covered()),
 		PCRs: make(map[int]quote.Hex, quote.NumPCRs), IMA: l.imaCovered,
 	}
 	if l.ak != nil { // none under a deep quote
 		c.AK = l.ak.Name()
 	}
-	if l.ek != nil {
-		c.EK = l.ek.Name()
+	if l.plain {
+		c.Firmware, c.Clock = l.attest.FirmwareVersion, l.attest.Clock
 	}
 	for _, n := range c.Covered {
 		c.PCRs[n] = l.value(n)
@@ -330,30 +331,4 @@ func initial(n int, v []byte) bool {
 		}
 	}
 	return true
-}
-
-// clock compares with the last accepted result (Part 1, section 36, "Timing
-// Components"): resetCount counts boots, and none of the counters goes back
-// except by TPM2_Clear (Part 3), which has to be explained too. Clock may go back
-// to its last saved value when the power fails, and is then not safe until it has
-// caught up; it never goes back in between two resets.
-func (l *layer) clock(prevAK quote.Hex, prev quote.ClockInfo) Check {
-	now := l.attest.Clock
-	state := fmt.Sprintf("reset %d, restart %d, clock %d ms", now.ResetCount, now.RestartCount, now.Clock)
-	switch {
-	case len(prevAK) == 0:
-		return notApplicable("no earlier result to compare with; %s", state)
-	case !bytes.Equal(prevAK, l.ak.Name()):
-		return notApplicable("another attestation key than in the last result; %s", state)
-	case now.ResetCount < prev.ResetCount,
-		now.ResetCount == prev.ResetCount && now.RestartCount < prev.RestartCount,
-		now.Clock < prev.Clock && (now.Safe || now.ResetCount == prev.ResetCount):
-		return fail("the TPM's counters went back: a clone, a rollback or an old quote").
-			evidence(state, fmt.Sprintf("at least reset %d, restart %d, clock %d ms", prev.ResetCount, prev.RestartCount, prev.Clock), "clockInfo")
-	case now.ResetCount > prev.ResetCount:
-		return warn("%d reboots since the last result; %s", now.ResetCount-prev.ResetCount, state)
-	case now.RestartCount > prev.RestartCount:
-		return warn("%d resumes since the last result; %s", now.RestartCount-prev.RestartCount, state)
-	}
-	return pass("%s", state)
 }

@@ -137,9 +137,17 @@ func (v *verification) hostStable() Check {
 	if v.opts.Previous == nil || len(v.opts.Previous.HostAK) == 0 {
 		return notApplicable("no earlier result to compare with")
 	}
-	if ak := v.host.ak.Name(); !bytes.Equal(ak, v.opts.Previous.HostAK) {
-		return warn("the VM moved to another host since the last result; this result is about the new one").
-			evidence(ak.String(), v.opts.Previous.HostAK.String(), "host.ak.public")
+	last := v.opts.Previous.host()
+	ak := v.host.ak.Name()
+	switch same, known := v.sameTPM(v.host, last); {
+	case same && bytes.Equal(ak, last.ak):
+		return pass("the same host as in the last result")
+	case same:
+		return warn("the same host as in the last result, with another attestation key").evidence(ak.String(), last.ak.String(), "host.ak.public")
+	case !known:
+		return warn("the VM moved to another host since the last result, or the host has another attestation key; this result is about the new one").
+			evidence(ak.String(), last.ak.String(), "host.ak.public")
 	}
-	return pass("the same host as in the last result")
+	return warn("the VM moved to another host since the last result; this result is about the new one").
+		evidence(ak.String(), last.ak.String(), "host.ak.public")
 }

@@ -149,7 +149,7 @@ func (c *carried) certify() error {
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify,
 		ExtraData: tpm2.TPM2BData{Buffer: c.purpose},
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{
-			Name: tpm2.TPM2BName{Buffer: c.name}, QualifiedName: tpm2.TPM2BName{Buffer: qualified(c.name)},
+			Name: tpm2.TPM2BName{Buffer: c.name}, QualifiedName: tpm2.TPM2BName{Buffer: qualified(quote.HierarchyEndorsement, c.name)},
 		}),
 	})
 	if c.signAs == nil {
