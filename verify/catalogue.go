@@ -235,10 +235,10 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 		},
 		{
 			Spec: Spec{
-				ID: id("bank-extended"), Layer: name, Title: "Firmware measured into the pinned bank",
-				Stops:    "a bank that is enabled but that firmware never extended, so that anyone can fill it after boot",
+				ID: id("bank-extended"), Layer: name, Title: "The pinned bank is not as the TPM started it",
+				Stops:    "a bank that is enabled and that nobody extended, as old firmware leaves one; not a bank that firmware left alone and root filled after the boot, which neither quote nor log tells from a measured one",
 				Citation: "TCG PC Client PFP 1.06, section 3.3",
-				Actor:    actor, Remedy: "update the firmware, or pin a bank that it measures into",
+				Actor:    actor, Remedy: "update the firmware, or pin a bank that it measures into; what a firmware measures into shows on a machine that was just installed",
 				Needs: []string{id("bank"), id("pcr-digest")},
 			},
 			run: on((*layer).bankExtended),
@@ -399,8 +399,8 @@ func linkChecks() []check {
 		},
 		{
 			Spec: Spec{
-				ID: "link.vm", Layer: Link, Title: "The host vouches for the VM that the tenant means",
-				Stops:    "another VM on the same host answering for this one",
+				ID: "link.vm", Layer: Link, Title: "The link is about the VM that the tenant means",
+				Stops:    "another VM on the same host answering for this one; who says which VM it is depends on the link method, and under nonce-only it is the guest",
 				Citation: "RFC 9334, section 3.2",
 				Actor:    Tenant, Remedy: "compare the uuid with the one the cloud shows for the server",
 				Needs: []string{proof},
@@ -431,10 +431,10 @@ func contextChecks() []check {
 		}
 	}
 	return []check{
-		hint("instance", "SMBIOS, the cloud and the EK certificate name the VM that the host vouches for",
+		hint("instance", "SMBIOS, the cloud and the EK certificate name the VM of the link",
 			"mix-ups of instances; a hint that never proves anything",
 			"DMTF SMBIOS 3.7, section 7.2.1 (System UUID); swtpm_setup(8), --vmid",
-			CloudOperator, "explain why they and the host's registry name different VMs", (*verification).instance),
+			CloudOperator, "explain why they and the link name different VMs", (*verification).instance),
 		hint("vtpm", "The VM was asked to have the vTPM that it shows",
 			"a TPM that somebody gave a VM which was not to have one; a hint that never proves anything",
 			"OpenStack Nova, admin guide, Emulated Trusted Platform Module",

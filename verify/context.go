@@ -29,7 +29,7 @@ func (v *verification) instance() Check {
 		switch {
 		case s.vm.IsZero() || linked.IsZero():
 		case s.vm != linked:
-			return warn("%s calls the VM by another uuid than the host vouches for", s.who).evidence(s.vm.String(), linked.String(), s.member)
+			return warn("%s calls the VM by another uuid than the link", s.who).evidence(s.vm.String(), linked.String(), s.member)
 		default:
 			said = append(said, s.who)
 		}

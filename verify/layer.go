@@ -291,10 +291,12 @@ func (l *layer) pcrDigest() Check {
 	return pass("the values hash to the signed digest")
 }
 
-// bankExtended: firmware that does not know a bank leaves it as TPM2_Startup
-// made it, and anyone can then fill it at will after the boot. PFP 3.3.1 has
-// firmware measure into every allocated bank, and a separator at least into each
-// of PCRs 0 to 7.
+// bankExtended: firmware that does not know a bank leaves it as TPM2_Startup made it.
+// PFP 3.3.1 has firmware measure into every allocated bank, and a separator at least
+// into each of PCRs 0 to 7. That something was extended is all that shows: root can
+// extend a bank that firmware left alone with all that a good boot would have, and write
+// the log for it, as these PCRs take extends at any time. So only the choice of a bank that the firmware is known to measure
+// into keeps that out.
 func (l *layer) bankExtended() Check {
 	var static, untouched []int
 	for _, n := range l.covered() {
@@ -310,12 +312,12 @@ func (l *layer) bankExtended() Check {
 	case len(static) == 0:
 		return notApplicable("no PCR of 0 to 7 is quoted")
 	case len(untouched) == len(static):
-		return fail("the firmware never measured into this bank").
+		return fail("nobody measured into this bank, so its firmware did not").
 			evidence(fmt.Sprintf("PCRs %v are as the TPM started them", untouched), "measurements in PCRs 0 to 7", l.expect.bank().String())
 	case len(untouched) > 0:
 		return warn("PCRs %v are as the TPM started them; firmware extends at least a separator into each", untouched)
 	}
-	return pass("PCRs %v hold measurements", static)
+	return pass("PCRs %v were extended", static)
 }
 
 // initial reports whether a PCR holds the value that TPM2_Startup gives it: zeros

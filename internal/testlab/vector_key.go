@@ -1,6 +1,7 @@
 package testlab
 
 import (
+	"crypto/x509"
 	"strings"
 
 	"github.com/deepattest/deepattest/quote"
@@ -116,6 +117,33 @@ func keyVectors() []Vector {
 				o := s.World.OtherHost
 				s.Bundle.Host.EK = quote.EK{Public: o.EK.Public, Certificates: [][]byte{o.Cert}, Chain: o.Chain}
 				return nil
+			},
+		},
+		Vector{
+			Name: "HostAKPinnedNoRoots", Comment: "the host's attestation key alone is pinned, and no roots are given: no certificate is looked at",
+			change: func(s *Scene) error { s.Options.Anchors.Hosts[0].EK, s.Options.Anchors.Roots = nil, nil; return nil },
+		},
+		Vector{
+			Name: "HostPinnedAndActivated", Comment: "the attestation key alone is pinned, and this run bound it to the endorsement key",
+			change: func(s *Scene) error {
+				h := s.Options.Anchors.Hosts[0]
+				s.Options.Anchors.Activated = []verify.Activation{{EK: h.EK, AK: h.AK}}
+				s.Options.Anchors.Hosts[0].EK = nil
+				return nil
+			},
+		},
+		Vector{
+			Name: "HostPinnedAndRegistered", Comment: "the same, bound by a registrar that the tenant trusts; its certificate has run out",
+			Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
+			change: func(s *Scene) error {
+				if err := s.World.certify(s.World.Host, s.World.Maker, func(c *x509.Certificate) { c.NotAfter = s.World.Now.AddDate(0, 0, -1) }); err != nil {
+					return err
+				}
+				err := s.rebuild()
+				h := s.Options.Anchors.Hosts[0]
+				s.Options.Anchors.Registered = []verify.Registration{{EK: h.EK, AK: h.AK, Source: "Keylime registrar, agent host-a"}}
+				s.Options.Anchors.Hosts[0].EK = nil
+				return err
 			},
 		},
 		Vector{
