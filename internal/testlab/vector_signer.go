@@ -1,6 +1,7 @@
 package testlab
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/deepattest/deepattest/quote"
@@ -81,6 +82,15 @@ func signerVectors() []Vector {
 		Name: "ClockObfuscatedRollback", Flags: []string{"Obfuscated", "Rollback"}, Warns: noise, Fails: []string{"*.quote.clock"},
 		Comment: "the clock, which is never obfuscated, is behind the last result's and says that it is safe",
 	}, again(func(_, last *quote.ClockInfo) { last.Clock++ }))
+	add(Vector{
+		Name: "ClockNotSafe", Comment: "the power failed: the clock is behind the last result's after a reboot, and does not call itself safe",
+		Warns: []string{"*.quote.clock"},
+	}, func(s side) error {
+		err := s.previous(s.World.Host)
+		s.lastClock().Clock++
+		s.lastClock().ResetCount--
+		return errors.Join(err, s.attest(func(a *quote.Attest) { a.Clock.Safe = false }))
+	})
 	return append(list, otherKeyVectors()...)
 }
 
