@@ -12,9 +12,12 @@ import (
 
 func layerClaims(c *verify.Claims) *LayerClaims {
 	l := &LayerClaims{
-		Maker: c.Maker, Model: c.Model, Firmware: fmt.Sprintf("%016x", c.Firmware),
+		Maker: c.Maker, Model: c.Model,
 		EK: c.EK, AK: c.AK, Bank: c.Bank, PCRs: maps.Clone(c.PCRs), Replayed: c.Log.Replayed(),
 		Clock: c.Clock, SecureBoot: "unknown",
+	}
+	if c.Firmware != 0 {
+		l.Firmware = fmt.Sprintf("%016x", c.Firmware)
 	}
 	if s, err := c.Log.SecureBoot(); err == nil {
 		l.SecureBoot = "disabled"

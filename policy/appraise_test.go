@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
@@ -115,6 +116,18 @@ func stateScenes() []scene {
 		{name: "firmware denied", policy: with("  tpm: {denyFirmware: [\"* <16.18\", \"* =16\"]}\n"), verdict: policy.Untrusted, want: w(guest+"firmware", "fail")},
 		{name: "firmware of the host not denied", policy: "$HOST  tpm: {denyFirmware: [\"IFX <16.18\", STM]}\n$GUEST", verdict: policy.Trusted, want: w(host+"firmware", "pass: firmware IFX 16.18.0.0 is not denied")},
 		{name: "firmware of the host denied", policy: "$HOST  tpm: {denyFirmware: [STM, \"IFX <16.19\"]}\n$GUEST", verdict: policy.Untrusted, want: w(host+"firmware", "fail: the TPM runs firmware that the policy denies")},
+		{name: "firmware as a key of the owner hierarchy shows it", policy: with("  tpm: {denyFirmware: [\"* <16.18\"]}\n"), verdict: policy.Inconclusive,
+			world: func(w *testlab.World) error { w.Guest.Hierarchy = quote.HierarchyOwner; return nil },
+			want:  map[string]string{guest + "firmware": "unknown: the firmware's version is not known: see guest.quote.signer", "guest.quote.signer": "warn: a primary key of the owner hierarchy"}},
+		{name: "the same of the host", policy: "$HOST  tpm: {denyFirmware: [STM, \"IFX >=16.19\"]}\n$GUEST", verdict: policy.Inconclusive,
+			world: func(w *testlab.World) error { w.Host.Hierarchy = quote.HierarchyNull; return nil },
+			want:  w(host+"firmware", "unknown: the firmware's version is not known: see host.quote.signer")},
+		{name: "all firmware of the host's maker denied, whatever its version", policy: "$HOST  tpm: {denyFirmware: [\"IFX <1.0\", IFX]}\n$GUEST", verdict: policy.Untrusted,
+			world: func(w *testlab.World) error { w.Host.Hierarchy = quote.HierarchyOwner; return nil },
+			want:  w(host+"firmware", "fail: the TPM runs firmware that the policy denies")},
+		{name: "a key whose hierarchy no rule asks for", verdict: policy.Trusted,
+			world: func(w *testlab.World) error { w.Guest.Hierarchy = quote.HierarchyOwner; return nil },
+			want:  w("guest.quote.signer", "warn")},
 		{name: "maker not known", policy: with("  tpm: {denyFirmware: [\"IFX <16.18\"]}\n"), verdict: policy.Inconclusive, want: w(guest+"firmware", "unknown: the TPM's maker is not known")},
 		{name: "maker not known, denied all the same", policy: with("  tpm: {denyFirmware: [\"IFX <1.0\", \"* <17\"]}\n"), verdict: policy.Untrusted, want: w(guest+"firmware", "fail")},
 

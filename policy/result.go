@@ -98,13 +98,13 @@ type LayerResult struct {
 type LayerClaims struct {
 	Maker       string            `json:"maker,omitempty"`
 	Model       string            `json:"model,omitempty"`
-	Firmware    string            `json:"firmware"` // 16 hex digits: vendor specific
+	Firmware    string            `json:"firmware,omitempty"` // 16 hex digits: vendor specific; absent where it is not known
 	EK          quote.Hex         `json:"ek,omitempty"`
 	AK          quote.Hex         `json:"ak,omitempty"` // none for a guest under a Xen deep quote
 	Bank        quote.Alg         `json:"bank"`
 	PCRs        map[int]quote.Hex `json:"pcrs"`
-	Replayed    []int             `json:"replayed"` // PCRs the log explains in full
-	Clock       quote.ClockInfo   `json:"clock"`
+	Replayed    []int             `json:"replayed"`              // PCRs the log explains in full
+	Clock       quote.ClockInfo   `json:"clock,omitzero"`        // absent where the counters are not known
 	SecureBoot  string            `json:"secureBoot"`            // "enabled", "disabled" or "unknown"
 	CommandLine []string          `json:"commandLine,omitempty"` // kernel command lines in the log
 }

@@ -247,18 +247,25 @@ func (s *section) profile() outcome {
 }
 
 // firmware: the maker comes from the EK certificate, the version from the signed
-// quote.
+// quote, when that proves the key's hierarchy to be one for which it is signed as it is.
 func (s *section) firmware() outcome {
 	if s.claims.TPM == quote.Version12 {
 		return unknown("a TPM 1.2 signs no firmware version: leave tpm.denyFirmware out of its section")
 	}
-	version := versionText(firmwareWords(s.claims.Firmware))
-	maker := s.claims.Maker
+	version, maker := "of unknown version", s.claims.Maker
+	known := s.claims.Firmware != 0
+	if known {
+		version = versionText(firmwareWords(s.claims.Firmware))
+	}
 	var gap outcome
 	for _, rule := range s.rules.DenyFirmware {
 		switch {
 		case maker == "" && rule.Maker != "*":
 			gap = unknown("the TPM's maker is not known: no EK certificate was verified").evidence("firmware "+version, "not "+rule.String(), "tpm.denyFirmware")
+		case rule.Maker != "*" && rule.Maker != maker:
+		case rule.Op != "" && !known:
+			gap = unknown("the firmware's version is not known: see %s.quote.signer", s.layer).
+				evidence("firmware "+version, "not "+rule.String(), "tpm.denyFirmware")
 		case rule.matches(maker, s.claims.Firmware):
 			return fail("the TPM runs firmware that the policy denies").evidence(strings.TrimSpace(maker+" "+version), "not "+rule.String(), "tpm.denyFirmware")
 		}

@@ -96,12 +96,7 @@ func hostChecks() []check {
 		Spec: nonceSpec("host", Host, "the leaf under its signature was made for it"),
 		run:  (*verification).hostNonce,
 	}
-	clock := func(v *verification) Check {
-		if p := v.opts.Previous; p != nil {
-			return v.host.clock(p.HostAK, p.HostClock)
-		}
-		return v.host.clock(nil, v.host.attest.Clock)
-	}
+	clock := func(v *verification) Check { return v.clock(v.host, v.opts.Previous.host()) }
 	return slices.Concat(identity, quoteChecks("host", Host, CloudOperator, host, nonce, clock), logChecks("host", Host, CloudOperator, host, func(v *verification) *layer { return v.host }))
 }
 
@@ -134,12 +129,7 @@ func guestChecks() []check {
 		Spec: nonceSpec("guest", Guest, "its qualifyingData is the challenge's labelled hash"),
 		run:  (*verification).guestNonce,
 	}
-	clock := func(v *verification) Check {
-		if p := v.opts.Previous; p != nil {
-			return v.guest.clock(p.GuestAK, p.GuestClock)
-		}
-		return v.guest.clock(nil, v.guest.attest.Clock)
-	}
+	clock := func(v *verification) Check { return v.clock(v.guest, v.opts.Previous.guest()) }
 	return slices.Concat(identity, quoteChecks("guest", Guest, ImageOwner, guest, nonce, clock), logChecks("guest", Guest, ImageOwner, guest, func(v *verification) *layer { return v.guest }))
 }
 
@@ -245,18 +235,28 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 		},
 		{
 			Spec: Spec{
-				ID: id("bank-extended"), Layer: name, Title: "Firmware measured into the pinned bank",
-				Stops:    "a bank that is enabled but that firmware never extended, so that anyone can fill it after boot",
+				ID: id("bank-extended"), Layer: name, Title: "The pinned bank is not as the TPM started it",
+				Stops:    "a bank that is enabled and that nobody extended, as old firmware leaves one; not a bank that firmware left alone and root filled after the boot, which neither quote nor log tells from a measured one",
 				Citation: "TCG PC Client PFP 1.06, section 3.3",
-				Actor:    actor, Remedy: "update the firmware, or pin a bank that it measures into",
+				Actor:    actor, Remedy: "update the firmware, or pin a bank that it measures into; what a firmware measures into shows on a machine that was just installed",
 				Needs: []string{id("bank"), id("pcr-digest")},
 			},
 			run: on((*layer).bankExtended),
 		},
 		{
 			Spec: Spec{
+				ID: id("signer"), Layer: name, Title: "The quote's qualified signer is a key for which the TPM signs firmware version and counters as they are",
+				Stops:    "a key of another hierarchy, for which the TPM adds secret numbers to them, so that rules on firmware and rollback would decide on noise",
+				Citation: "TPM 2.0 Part 1, sections 16 (qualified Names) and 36.7; Part 2, section 10.12.12 (qualifiedSigner)",
+				Actor:    CloudOperator, Remedy: "quote with the attestation key that deepattest makes, which is in the endorsement hierarchy, or with one under the endorsement key",
+				Needs: []string{signed},
+			},
+			run: on((*layer).signer),
+		},
+		{
+			Spec: Spec{
 				ID: id("clock"), Layer: name, Title: "The TPM's clock and counters go on from the last result",
-				Stops:    "a cloned or rolled back machine, an old quote; shows reboots in between",
+				Stops:    "a cloned or rolled back machine, also behind another attestation key of its TPM; an old quote; shows reboots in between",
 				Citation: "TPM 2.0 Part 1, section 36; Part 2, section 10.11.1 (TPMS_CLOCK_INFO)",
 				Actor:    CloudOperator, Remedy: "explain why the machine's state went back: restored snapshot, clone, or exchanged TPM",
 				Needs: []string{signed},
@@ -399,8 +399,8 @@ func linkChecks() []check {
 		},
 		{
 			Spec: Spec{
-				ID: "link.vm", Layer: Link, Title: "The host vouches for the VM that the tenant means",
-				Stops:    "another VM on the same host answering for this one",
+				ID: "link.vm", Layer: Link, Title: "The link is about the VM that the tenant means",
+				Stops:    "another VM on the same host answering for this one; who says which VM it is depends on the link method, and under nonce-only it is the guest",
 				Citation: "RFC 9334, section 3.2",
 				Actor:    Tenant, Remedy: "compare the uuid with the one the cloud shows for the server",
 				Needs: []string{proof},
@@ -431,10 +431,10 @@ func contextChecks() []check {
 		}
 	}
 	return []check{
-		hint("instance", "SMBIOS, the cloud and the EK certificate name the VM that the host vouches for",
+		hint("instance", "SMBIOS, the cloud and the EK certificate name the VM of the link",
 			"mix-ups of instances; a hint that never proves anything",
 			"DMTF SMBIOS 3.7, section 7.2.1 (System UUID); swtpm_setup(8), --vmid",
-			CloudOperator, "explain why they and the host's registry name different VMs", (*verification).instance),
+			CloudOperator, "explain why they and the link name different VMs", (*verification).instance),
 		hint("vtpm", "The VM was asked to have the vTPM that it shows",
 			"a TPM that somebody gave a VM which was not to have one; a hint that never proves anything",
 			"OpenStack Nova, admin guide, Emulated Trusted Platform Module",

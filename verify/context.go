@@ -1,7 +1,6 @@
 package verify
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -30,7 +29,7 @@ func (v *verification) instance() Check {
 		switch {
 		case s.vm.IsZero() || linked.IsZero():
 		case s.vm != linked:
-			return warn("%s calls the VM by another uuid than the host vouches for", s.who).evidence(s.vm.String(), linked.String(), s.member)
+			return warn("%s calls the VM by another uuid than the link", s.who).evidence(s.vm.String(), linked.String(), s.member)
 		default:
 			said = append(said, s.who)
 		}
@@ -100,8 +99,10 @@ func (v *verification) hostID() Check {
 		return pass("the hostId of the last result")
 	}
 	moved := warn("the cloud says that the VM moved to another host since the last result")
-	if ak := v.opts.Previous.HostAK; v.host.ak != nil && bytes.Equal(ak, v.host.ak.Name()) {
-		moved.Detail += ", and the evidence is of the same host as before"
+	if v.host.ak != nil {
+		if same, _ := v.sameTPM(v.host, v.opts.Previous.host()); same {
+			moved.Detail += ", and the evidence is of the same host as before"
+		}
 	}
 	return moved.evidence(now, v.opts.Previous.HostID, "context.cloud.hostID")
 }

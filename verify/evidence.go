@@ -135,10 +135,8 @@ func (v *verification) claim(r *Report) {
 		return
 	}
 	r.host = v.host.claims()
-	r.host.Name = v.hostName()
-	if !v.ekBound {
-		r.host.EK = nil // shown beside a pinned attestation key, and bound to it by nothing
-	} else if v.link.ek != nil {
+	r.host.Name, r.host.EK = v.hostName(), v.boundEK(v.host)
+	if v.ekBound && v.link.ek != nil {
 		r.host.Maker, r.host.Model = v.link.ek.Identity.Manufacturer, v.link.ek.Identity.Model
 	}
 	if !holds(r.Checks, Link) {
@@ -149,10 +147,7 @@ func (v *verification) claim(r *Report) {
 		return
 	}
 	r.guest = v.guest.claims()
-	if r.LinkMethod == quote.LinkNonceOnly {
-		r.guest.EK = nil // nobody binds the attestation key to the endorsement key that is shown
-	}
-	r.guest.VM = v.bundle.Link.VM
+	r.guest.EK, r.guest.VM = v.boundEK(v.guest), v.bundle.Link.VM
 	r.guest.Name = r.guest.VM.String()
 	for _, g := range v.opts.Anchors.Guests {
 		if g.Name != "" && len(g.AK) > 0 && string(g.AK) == string(r.guest.AK) {

@@ -49,6 +49,9 @@ func (v *verification) ekChain() Check {
 		return fail("the host's endorsement key cannot be read").evidence(v.host.ekErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ek.public")
 	}
 	entry, enrolled := v.enrolled()
+	if enrolled && len(entry.EK) == 0 && !v.bindsEK() {
+		return notApplicable("the host is known by its attestation key alone (%s): nothing binds the endorsement key that is shown beside it, nor its certificate", entry.Source)
+	}
 	enrolled = enrolled && len(entry.EK) > 0
 	if len(v.opts.Anchors.Roots) == 0 {
 		if enrolled {
@@ -131,28 +134,58 @@ func (v *verification) hostBound() Check {
 	if v.host.ekErr != nil {
 		return fail("the host's endorsement key cannot be read").evidence(v.host.ekErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ek.public")
 	}
-	ek, ak := v.host.ek.Name(), v.host.ak.Name()
-	for _, a := range v.opts.Anchors.Activated {
-		if bytes.Equal(a.EK, ek) && bytes.Equal(a.AK, ak) {
-			v.ekBound = true
-			v.anchors = append(v.anchors, "host AK bound by an activation in this run")
-			return pass("activation: bound in this run")
-		}
+	ak := v.host.ak.Name()
+	v.ekBound = v.bindsEK()
+	entry, enrolled := v.enrolled()
+	switch {
+	case v.activated(v.host):
+		v.anchors = append(v.anchors, "host AK bound by an activation in this run")
+		return pass("activation: bound in this run")
+	case enrolled && len(entry.AK) > 0 && !bytes.Equal(entry.AK, ak):
+		return fail("the attestation key is not the one enrolled for this host").evidence(ak.String(), entry.AK.String(), entry.Source)
+	case enrolled && len(entry.AK) > 0 && len(entry.EK) > 0:
+		return pass("enrolled: %s", entry.Source)
 	}
-	if h, ok := v.enrolled(); ok && len(h.AK) > 0 {
-		if !bytes.Equal(h.AK, ak) {
-			return fail("the attestation key is not the one enrolled for this host").evidence(ak.String(), h.AK.String(), h.Source)
-		}
-		if len(h.EK) == 0 {
-			return pass("the attestation key itself is pinned: %s; whose endorsement key is shown does not count", h.Source)
-		}
-		v.ekBound = true
-		return pass("enrolled: %s", h.Source)
-	}
-	if v.registered(ek, ak) {
+	if r, ok := v.registered(); ok {
+		v.anchors = append(v.anchors, "host AK bound by "+r.Source)
 		return pass("registrar: the registrar that the tenant trusts activated a credential for this key")
 	}
+	if enrolled && len(entry.AK) > 0 {
+		return pass("the attestation key itself is pinned: %s; whose endorsement key is shown does not count", entry.Source)
+	}
 	return unknown("nothing the tenant trusts binds the host's attestation key to its endorsement key: enroll the host, or attest with its service")
+}
+
+// bindsEK reports whether something that the tenant trusts binds the host's endorsement
+// key to its attestation key. One that is merely shown may be anybody's.
+func (v *verification) bindsEK() bool {
+	if v.host.ek == nil || v.host.ak == nil {
+		return false
+	}
+	entry, enrolled := v.enrolled()
+	_, registered := v.registered()
+	return registered || v.activated(v.host) ||
+		enrolled && len(entry.EK) > 0 && bytes.Equal(entry.AK, v.host.ak.Name())
+}
+
+// activated reports whether this run activated a credential for a layer's attestation
+// key in the TPM of its endorsement key.
+func (v *verification) activated(l *layer) bool {
+	return slices.ContainsFunc(v.opts.Anchors.Activated, func(a Activation) bool {
+		return bytes.Equal(a.EK, l.ek.Name()) && bytes.Equal(a.AK, l.ak.Name())
+	})
+}
+
+// registered returns the record of a registrar that the tenant trusts and that binds
+// the host's two keys.
+func (v *verification) registered() (Registration, bool) {
+	i := slices.IndexFunc(v.opts.Anchors.Registered, func(r Registration) bool {
+		return len(r.EK) > 0 && bytes.Equal(r.EK, v.host.ek.Name()) && bytes.Equal(r.AK, v.host.ak.Name())
+	})
+	if i < 0 {
+		return Registration{}, false
+	}
+	return v.opts.Anchors.Registered[i], true
 }
 
 // hostNonce: the leaf under the host's signature was made for this challenge.

@@ -29,6 +29,7 @@ type layer struct {
 	log          layerLog
 	imaCovered   []byte // the IMA list's part that PCR 10 covers
 	repairs      []string
+	plain        bool // firmwareVersion and counters are signed as they are: see signer
 }
 
 func newLayer(name Layer, ev *quote.Layer, expect Expect, deep bool) *layer {
@@ -95,15 +96,15 @@ func (l *layer) value(n int) quote.Hex { return l.ev.PCRs[l.expect.bank()][n] }
 // claims copies what the layer's signature covered.
 func (l *layer) claims() *Claims {
 	c := &Claims{
-		TPM: l.expect.family(), Firmware: l.attest.FirmwareVersion, Clock: l.attest.Clock,
+		TPM:  l.expect.family(),
 		Bank: l.expect.bank(), Covered: slices.Clone(l.covered()),
 		PCRs: make(map[int]quote.Hex, quote.NumPCRs), IMA: l.imaCovered,
 	}
 	if l.ak != nil { // none under a deep quote
 		c.AK = l.ak.Name()
 	}
-	if l.ek != nil {
-		c.EK = l.ek.Name()
+	if l.plain {
+		c.Firmware, c.Clock = l.attest.FirmwareVersion, l.attest.Clock
 	}
 	for _, n := range c.Covered {
 		c.PCRs[n] = l.value(n)
@@ -128,7 +129,7 @@ func (l *layer) keyAttributes() Check {
 	}
 	if reason := l.weakKey(); reason != "" {
 		return fail("the attestation key is too weak").
-			evidence(reason, "RSA-2048 or more with RSASSA or RSAPSS, ECC P-256 or more with ECDSA, SHA-256, SHA-384 or SHA-512 throughout", "parameters")
+			evidence(reason, "RSA-2048, RSA-3072 or RSA-4096 with exponent 65537 and RSASSA or RSAPSS, ECC P-256 or more with ECDSA, SHA-256, SHA-384 or SHA-512 throughout", "parameters")
 	}
 	return pass("%s, restricted to its TPM, %s with %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash)
 }
@@ -145,7 +146,10 @@ func (l *layer) weakKey() string {
 	}
 	switch k := l.ak.Key.(type) {
 	case *rsa.PublicKey:
-		if k.N.BitLen() >= 2048 && l.ak.Scheme != quote.ECDSA {
+		if reason := weakRSA(k); reason != "" {
+			return reason
+		}
+		if l.ak.Scheme != quote.ECDSA {
 			return ""
 		}
 	case *ecdsa.PublicKey:
@@ -154,6 +158,22 @@ func (l *layer) weakKey() string {
 		}
 	}
 	return got
+}
+
+// weakRSA says what keeps an RSA key from being one that TPMs make: one of three
+// sizes, the default exponent of TPMS_RSA_PARMS (Part 2, section 12.2.3.5: 65537) and
+// an odd modulus. Under exponent 3 signatures can be made up for a verifier that is lax
+// about the padding (RFC 8017, section 8.2; CVE-2006-4339).
+func weakRSA(k *rsa.PublicKey) string {
+	switch bits := k.N.BitLen(); {
+	case bits != 2048 && bits != 3072 && bits != 4096:
+		return fmt.Sprintf("an RSA key of %d bits", bits)
+	case k.E != 65537:
+		return fmt.Sprintf("RSA-%d with exponent %d", bits, k.E)
+	case k.N.Bit(0) == 0:
+		return fmt.Sprintf("RSA-%d with an even modulus", bits)
+	}
+	return ""
 }
 
 // magic: a restricted key signs a structure that starts with TPM_GENERATED_VALUE
@@ -274,10 +294,12 @@ func (l *layer) pcrDigest() Check {
 	return pass("the values hash to the signed digest")
 }
 
-// bankExtended: firmware that does not know a bank leaves it as TPM2_Startup
-// made it, and anyone can then fill it at will after the boot. PFP 3.3.1 has
-// firmware measure into every allocated bank, and a separator at least into each
-// of PCRs 0 to 7.
+// bankExtended: firmware that does not know a bank leaves it as TPM2_Startup made it.
+// PFP 3.3.1 has firmware measure into every allocated bank, and a separator at least
+// into each of PCRs 0 to 7. That something was extended is all that shows: root can
+// extend a bank that firmware left alone with all that a good boot would have, and write
+// the log for it, as these PCRs take extends at any time. So only the choice of a bank that the firmware is known to measure
+// into keeps that out.
 func (l *layer) bankExtended() Check {
 	var static, untouched []int
 	for _, n := range l.covered() {
@@ -293,12 +315,12 @@ func (l *layer) bankExtended() Check {
 	case len(static) == 0:
 		return notApplicable("no PCR of 0 to 7 is quoted")
 	case len(untouched) == len(static):
-		return fail("the firmware never measured into this bank").
+		return fail("nobody measured into this bank, so its firmware did not").
 			evidence(fmt.Sprintf("PCRs %v are as the TPM started them", untouched), "measurements in PCRs 0 to 7", l.expect.bank().String())
 	case len(untouched) > 0:
 		return warn("PCRs %v are as the TPM started them; firmware extends at least a separator into each", untouched)
 	}
-	return pass("PCRs %v hold measurements", static)
+	return pass("PCRs %v were extended", static)
 }
 
 // initial reports whether a PCR holds the value that TPM2_Startup gives it: zeros
@@ -314,30 +336,4 @@ func initial(n int, v []byte) bool {
 		}
 	}
 	return true
-}
-
-// clock compares with the last accepted result (Part 1, section 36, "Timing
-// Components"): resetCount counts boots, and none of the counters goes back
-// except by TPM2_Clear (Part 3), which has to be explained too. Clock may go back
-// to its last saved value when the power fails, and is then not safe until it has
-// caught up; it never goes back in between two resets.
-func (l *layer) clock(prevAK quote.Hex, prev quote.ClockInfo) Check {
-	now := l.attest.Clock
-	state := fmt.Sprintf("reset %d, restart %d, clock %d ms", now.ResetCount, now.RestartCount, now.Clock)
-	switch {
-	case len(prevAK) == 0:
-		return notApplicable("no earlier result to compare with; %s", state)
-	case !bytes.Equal(prevAK, l.ak.Name()):
-		return notApplicable("another attestation key than in the last result; %s", state)
-	case now.ResetCount < prev.ResetCount,
-		now.ResetCount == prev.ResetCount && now.RestartCount < prev.RestartCount,
-		now.Clock < prev.Clock && (now.Safe || now.ResetCount == prev.ResetCount):
-		return fail("the TPM's counters went back: a clone, a rollback or an old quote").
-			evidence(state, fmt.Sprintf("at least reset %d, restart %d, clock %d ms", prev.ResetCount, prev.RestartCount, prev.Clock), "clockInfo")
-	case now.ResetCount > prev.ResetCount:
-		return warn("%d reboots since the last result; %s", now.ResetCount-prev.ResetCount, state)
-	case now.RestartCount > prev.RestartCount:
-		return warn("%d resumes since the last result; %s", now.RestartCount-prev.RestartCount, state)
-	}
-	return pass("%s", state)
 }

@@ -117,18 +117,25 @@ func (v *verification) linkGuestQuote() Check {
 	return pass("the host signed after, and over, this guest quote")
 }
 
-// linkVM: the host vouches for the VM that the tenant means.
+// linkVM: the link is about the VM that the tenant means. Who says so depends on the
+// method.
 func (v *verification) linkVM() Check {
-	vm := v.bundle.Link.VM
+	vm, who := v.bundle.Link.VM, "the host vouches for VM %s"
+	switch v.bundle.Link.Method {
+	case quote.LinkEKCertified:
+		who = "the guest calls itself VM %s; see link.ek-certificate for who says that its vTPM is that VM's"
+	case quote.LinkNonceOnly:
+		who = "the guest calls itself VM %s, and no host vouches for that; see guest.ak.bound for whose key it is"
+	}
 	switch {
 	case vm.IsZero():
 		return fail("the leaf names no VM").evidence(vm.String(), "a VM uuid", "link.vm")
 	case v.opts.VM.IsZero():
-		return notApplicable("any VM will do; the host vouches for %s", vm)
+		return notApplicable("any VM will do; "+who, vm)
 	case v.opts.VM != vm:
-		return fail("the host vouches for another VM").evidence(vm.String(), v.opts.VM.String(), "link.vm")
+		return fail("the evidence is of another VM: "+who, vm).evidence(vm.String(), v.opts.VM.String(), "link.vm")
 	}
-	return pass("VM %s", vm)
+	return pass(who, vm)
 }
 
 // hostStable: a VM that moved has another host under it, whose state the last
@@ -137,9 +144,17 @@ func (v *verification) hostStable() Check {
 	if v.opts.Previous == nil || len(v.opts.Previous.HostAK) == 0 {
 		return notApplicable("no earlier result to compare with")
 	}
-	if ak := v.host.ak.Name(); !bytes.Equal(ak, v.opts.Previous.HostAK) {
-		return warn("the VM moved to another host since the last result; this result is about the new one").
-			evidence(ak.String(), v.opts.Previous.HostAK.String(), "host.ak.public")
+	last := v.opts.Previous.host()
+	ak := v.host.ak.Name()
+	switch same, known := v.sameTPM(v.host, last); {
+	case same && bytes.Equal(ak, last.ak):
+		return pass("the same host as in the last result")
+	case same:
+		return warn("the same host as in the last result, with another attestation key").evidence(ak.String(), last.ak.String(), "host.ak.public")
+	case !known:
+		return warn("the VM moved to another host since the last result, or the host has another attestation key; this result is about the new one").
+			evidence(ak.String(), last.ak.String(), "host.ak.public")
 	}
-	return pass("the same host as in the last result")
+	return warn("the VM moved to another host since the last result; this result is about the new one").
+		evidence(ak.String(), last.ak.String(), "host.ak.public")
 }

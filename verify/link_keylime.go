@@ -37,18 +37,6 @@ func (v *verification) carriedMethod() Check {
 	return pass("%s: the policy accepts by name that nobody vouches for the guest's being on this host", quote.LinkNonceOnly)
 }
 
-// registered reports whether a registrar that the tenant trusts binds the two keys.
-func (v *verification) registered(ek, ak quote.Hex) bool {
-	for _, r := range v.opts.Anchors.Registered {
-		if len(r.EK) > 0 && bytes.Equal(r.EK, ek) && bytes.Equal(r.AK, ak) {
-			v.ekBound = true
-			v.anchors = append(v.anchors, "host AK bound by "+r.Source)
-			return true
-		}
-	}
-	return false
-}
-
 func certifiedChecks() []check {
 	return []check{{
 		Spec: Spec{
@@ -187,12 +175,9 @@ func (v *verification) certifiedGuest() Check {
 		c.BlockedBy = blocker
 		return c
 	}
-	ek, ak := v.guest.ek.Name(), v.guest.ak.Name()
-	for _, a := range v.opts.Anchors.Activated {
-		if bytes.Equal(a.EK, ek) && bytes.Equal(a.AK, ak) {
-			v.anchors = append(v.anchors, "guest AK bound to its vTPM by an activation in this run")
-			return pass("vouched: a key in the host's TPM certified the vTPM, and an activation in this run bound the attestation key to it")
-		}
+	if v.activated(v.guest) {
+		v.anchors = append(v.anchors, "guest AK bound to its vTPM by an activation in this run")
+		return pass("vouched: a key in the host's TPM certified the vTPM, and an activation in this run bound the attestation key to it")
 	}
 	return unknown("the vTPM is certified, and nothing the tenant trusts binds the guest's attestation key to it: attest and verify in one run")
 }

@@ -124,11 +124,13 @@ type Registration struct {
 	Source string    // registrar and agent, for the result
 }
 
-// Previous holds the state of the last accepted result.
+// Previous holds the state of the last accepted result. A TPM is known again by its EK,
+// as it can have any number of AKs.
 type Previous struct {
+	HostEK, GuestEK       quote.Hex // empty: not known, as nothing bound one to the AK
 	HostAK, GuestAK       quote.Hex
-	HostClock, GuestClock quote.ClockInfo
-	HostID                string // unsigned: what the cloud said of the host; empty: nothing
+	HostClock, GuestClock quote.ClockInfo // zero: not known
+	HostID                string          // unsigned: what the cloud said of the host; empty: nothing
 }
 
 // ErrOptions marks options that cannot be used, as opposed to evidence that fails.

@@ -53,11 +53,11 @@ type Claims struct {
 	Name     string          // the enrolled host's or the VM's name; the VM's uuid when it has none
 	VM       quote.UUID      // guest only: the VM the link names
 	TPM      string          // family: "2.0" or quote.Version12
-	EK, AK   quote.Hex       // Names; EK is nil for a host whose AK alone is pinned, both for a guest under a deep quote
+	EK, AK   quote.Hex       // Names; EK is nil where nothing binds it to the AK, both for a guest under a deep quote
 	Maker    string          // EK certificate: TPM manufacturer, "" without certificate
 	Model    string          // EK certificate
-	Firmware uint64          // TPMS_ATTEST.firmwareVersion
-	Clock    quote.ClockInfo // TPMS_ATTEST.clockInfo
+	Firmware uint64          // TPMS_ATTEST.firmwareVersion; 0: not known, see HOST.quote.signer in the catalogue
+	Clock    quote.ClockInfo // TPMS_ATTEST.clockInfo; zero: not known, for the same reason
 	Bank     quote.Alg       // the pinned bank
 	Covered  []int           // PCRs of that bank in the signed selection
 	PCRs     map[int]quote.Hex

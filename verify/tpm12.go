@@ -45,6 +45,9 @@ func (l *layer) checks12() map[string]func(*verification) Check {
 		prefix + ".quote.type":       on((*layer).fixed12),
 		prefix + ".quote.format":     on((*layer).wellFormed12),
 		prefix + ".quote.pcr-digest": on((*layer).composite),
+		prefix + ".quote.signer": func(*verification) Check {
+			return notApplicable("a TPM 1.2 has no hierarchies, and signs no firmware version")
+		},
 		prefix + ".quote.clock": func(*verification) Check {
 			return notApplicable("a TPM 1.2 signs no clock and no counters: a reboot shows in the PCRs alone")
 		},

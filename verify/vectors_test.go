@@ -287,6 +287,27 @@ func TestClaimsOfGoodEvidence(t *testing.T) {
 	}
 }
 
+// TestClaimsOfCounters: firmware version and counters are claimed only where the quote
+// says that its key is of a hierarchy for which they are signed as they are.
+func TestClaimsOfCounters(t *testing.T) {
+	for name, want := range map[string]bool{
+		"Good": true, "HostSignerUnderEK": true, "GuestSignerUnderEK": true, "HostSignerPlatform": true, "GuestSignerPlatform": true,
+		"HostSignerOwner": false, "GuestSignerOwner": false, "HostSignerNull": false, "GuestSignerNull": false,
+		"HostSignerUnderStorageKey": false, "GuestSignerUnderStorageKey": false, "HostSignerOtherKey": false, "GuestSignerOtherKey": false,
+	} {
+		r := report(t, find(t, name))
+		c := r.Host()
+		if strings.HasPrefix(name, "Guest") {
+			c = r.Guest()
+		}
+		if c == nil {
+			t.Errorf("%s: no claims", name)
+		} else if (c.Firmware != 0) != want || (c.Clock != quote.ClockInfo{}) != want {
+			t.Errorf("%s: firmware %x, clock %+v", name, c.Firmware, c.Clock)
+		}
+	}
+}
+
 // TestDeterminism: the same input gives the same report, and stays as it was.
 func TestDeterminism(t *testing.T) {
 	for _, v := range readVectors(t) {

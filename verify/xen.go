@@ -76,6 +76,7 @@ func deepChecks() map[string]func(*verification) Check {
 		"guest.quote.signature":  (*verification).deepSignature,
 		"guest.quote.nonce":      covered("quote"),
 		"guest.quote.pcr-digest": func(v *verification) Check { return v.guest.composite() },
+		"guest.quote.signer":     covered("key"),
 		"guest.quote.clock":      covered("clock"),
 		"guest.quote.bank-extended": func(*verification) Check {
 			return notApplicable("a Xen vTPM has one bank, and no firmware that measures into it: pv-grub extends PCRs 4 and 5")

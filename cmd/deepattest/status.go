@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/internal/state"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -81,14 +83,23 @@ func statusText(last, accepted *policy.Result, age time.Duration) string {
 		b.WriteString("  never trusted\n")
 	case last.Verdict != policy.Trusted:
 		fmt.Fprintf(&b, "  last trusted %s\n", accepted.Now.Format(time.RFC3339))
-		if before, now := hostOf(accepted), hostOf(last); before != nil && now != nil && before.AK.String() != now.AK.String() {
+		if before, now := hostOf(accepted), hostOf(last); before != nil && now != nil && !sameTPM(before, now) {
 			b.WriteString("  on another host than now\n")
 		}
 	}
 	return b.String()
 }
 
+// sameTPM goes by the endorsement key where both results have one: a TPM can have any
+// number of attestation keys.
+func sameTPM(a, b *policy.LayerClaims) bool {
+	return bytes.Equal(a.AK, b.AK) || len(a.EK) > 0 && bytes.Equal(a.EK, b.EK)
+}
+
 func counters(c *policy.LayerClaims) string {
+	if (c.Clock == quote.ClockInfo{}) {
+		return "counters not known"
+	}
 	return fmt.Sprintf("%s, %s", plural(int(c.Clock.ResetCount), "reset"), plural(int(c.Clock.RestartCount), "restart"))
 }
 

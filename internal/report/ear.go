@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rsa"
@@ -10,7 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/cryptosigner"
@@ -106,6 +109,11 @@ func earProfile(profile string) (earNames, bool) {
 // name, as section 4.1 recommends, and a map, as section 3 demands.
 const earExtension = project + "/ear"
 
+// DefaultEARLifetime is how long after the appraisal a token may be relied on: what it
+// says is about one moment, and a machine is not what it was then for long (RFC 9334,
+// section 10).
+const DefaultEARLifetime = time.Hour
+
 // EAR writes a result as an EAT Attestation Result: a JWT in compact form, signed
 // with o.Signer, with a submodule each for host, link and guest. An ECDSA key of
 // Go's own kind signs deterministically (RFC 6979).
@@ -135,6 +143,9 @@ func earClaims(r *policy.Result, o Options) (map[string]any, error) {
 	if o.EARProfile == "" {
 		o.EARProfile = EARProfileIETF
 	}
+	if o.EARLifetime < 0 || o.EARLifetime%time.Second != 0 {
+		return nil, fmt.Errorf("an EAR cannot be good for %s: want whole seconds", o.EARLifetime)
+	}
 	names, ok := earProfile(o.EARProfile)
 	if !ok {
 		return nil, fmt.Errorf("no EAR profile is called %.60q: want %s or %s", o.EARProfile, EARProfileIETF, EARProfileVeraison)
@@ -162,6 +173,7 @@ func earClaims(r *policy.Result, o Options) (map[string]any, error) {
 	claims := map[string]any{
 		"eat_profile":  o.EARProfile,
 		"iat":          r.Now.Unix(),
+		"exp":          r.Now.Add(cmp.Or(o.EARLifetime, DefaultEARLifetime)).Unix(),
 		names.verifier: map[string]any{"developer": project, "build": "deepattest " + o.build()},
 		"submods":      submods,
 		earExtension: map[string]any{
@@ -199,31 +211,57 @@ func trustVector(r *policy.Result, l policy.LayerResult) map[string]int {
 		return map[string]int{identity: claimNone}
 	}
 	v := map[string]int{identity: claimAffirming}
+	var boot, files bool
 	for _, c := range under(r, func(c verify.Check) bool { return layerOf(c) == l.Layer }) {
-		claim, affirms := "", claimAffirming
+		// What a check that failed is against, and what one that passed is for.
+		against, affirms := "", ""
 		switch name := label(c.ID); {
-		case c.ID == "host.ek.chain", name == "firmware":
-			claim = hardware
+		case c.ID == "host.ek.chain":
+			against = hardware
+			if l.Claims != nil && len(l.Claims.EK) > 0 { // a key that nothing binds is nobody's
+				affirms = hardware
+			}
+		case name == "firmware":
+			against, affirms = hardware, hardware
 		case strings.HasPrefix(name, "pcr."), name == "profile", name == "events":
-			claim, affirms = executables, claimBootOnly
+			// One value, or one event, says that it is known, and not that nothing else ran.
+			against, affirms = executables, configuration
+			boot = boot || name == "pcr.4" && c.Status == verify.Pass
 		case name == "ima" && c.Layer == verify.Policy:
-			claim = executables
-		case name == "secure-boot", name == "cmdline", name == "coverage", name == "present":
-			claim = configuration
+			against = executables
+			files = c.Status == verify.Pass && listsFiles(r, c, l.Layer)
+		case name == "coverage":
+			against, affirms = configuration, configuration
+			boot = boot || c.Status == verify.Pass
 		case name == "binding":
-			claim = identity
+			against, affirms = identity, identity
 		case c.Layer == verify.Policy:
-			claim = configuration
+			against, affirms = configuration, configuration
 		}
-		switch old, had := v[claim]; {
-		case claim == "":
-		case c.Status == verify.Fail && c.Required:
-			v[claim] = claimContraindicated
-		case c.Status == verify.Pass && (!had || old != claimContraindicated && affirms < old):
-			v[claim] = affirms
+		switch {
+		case against != "" && c.Status == verify.Fail && c.Required:
+			v[against] = claimContraindicated
+		case affirms != "" && c.Status == verify.Pass && v[affirms] != claimContraindicated:
+			v[affirms] = claimAffirming
+		}
+	}
+	// "Only approved executables have been loaded" (draft-ietf-rats-ar4si, section
+	// 2.3.4.5), during boot: every image that the firmware started is in PCR 4 (PFP 1.06,
+	// section 3.3.4.5). After it: every file was compared with a list.
+	if boot && v[executables] != claimContraindicated {
+		v[executables] = claimBootOnly
+		if files {
+			v[executables] = claimAffirming
 		}
 	}
 	return v
+}
+
+// listsFiles reports whether a passed IMA check compared files with a list: a rule
+// without one accepts any, which the check and the result's limits say.
+func listsFiles(r *policy.Result, ima policy.CheckResult, layer verify.Layer) bool {
+	limit := fmt.Sprintf("programs of the %s that run after boot: the policy demands no IMA allow-list", layer)
+	return !slices.Contains(r.Limits, limit) && !strings.Contains(ima.Detail, "the policy accepts any")
 }
 
 func signJWT(payload []byte, key crypto.Signer) (string, error) {

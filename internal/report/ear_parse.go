@@ -40,7 +40,8 @@ const maxToken = 32 << 20
 // ParseEAR checks an EAR's signature with a key that the caller trusts, never one
 // out of the token, and its claims against the rules of its profile
 // (draft-ietf-rats-ear-03, sections 3 and 3.1). Claims that it does not know are
-// ignored, as section 4 demands. now must not be after the token's expiry.
+// ignored, as section 4 demands. now must be before the token's expiry
+// (RFC 7519, section 4.1.4).
 func ParseEAR(token []byte, key crypto.PublicKey, now time.Time) (*Token, error) {
 	if len(token) > maxToken {
 		return nil, fmt.Errorf("EAR of %d bytes, at most %d", len(token), maxToken)
@@ -65,7 +66,7 @@ func ParseEAR(token []byte, key crypto.PublicKey, now time.Time) (*Token, error)
 	if err := t.read(claimSet(claims)); err != nil {
 		return nil, fmt.Errorf("EAR: %w", err)
 	}
-	if !t.Expires.IsZero() && now.After(t.Expires) {
+	if !t.Expires.IsZero() && !now.Before(t.Expires) {
 		return nil, fmt.Errorf("EAR: expired at %s", t.Expires.Format(time.RFC3339))
 	}
 	return t, nil

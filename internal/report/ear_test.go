@@ -22,11 +22,12 @@ import (
 	"github.com/deepattest/deepattest/verify"
 )
 
-var later = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+// appraised is when the results of this package's tests were made.
+var appraised = trusted().Now
 
 func parsed(t *testing.T, r *policy.Result, o Options) *Token {
 	t.Helper()
-	token, err := ParseEAR([]byte(rendered(t, r, "ear", o)), o.Signer.Public(), later)
+	token, err := ParseEAR([]byte(rendered(t, r, "ear", o)), o.Signer.Public(), r.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +47,8 @@ func TestEARSaysTheVerdict(t *testing.T) {
 			{untrusted(), TierAffirming, TierAffirming, TierContraindicated, TierContraindicated},
 			{rejected(), TierAffirming, TierContraindicated, TierNone, TierContraindicated},
 			{inconclusive(), TierNone, TierNone, TierNone, TierNone},
-			{&policy.Result{Now: later}, TierNone, TierNone, TierNone, TierNone},
-			{&policy.Result{Verdict: 77, Now: later}, TierNone, TierNone, TierNone, TierNone},
+			{&policy.Result{Now: appraised}, TierNone, TierNone, TierNone, TierNone},
+			{&policy.Result{Verdict: 77, Now: appraised}, TierNone, TierNone, TierNone, TierNone},
 		} {
 			token := parsed(t, c.result, Options{Signer: key, EARProfile: profile, Build: "1.2"})
 			got := []Tier{token.Submods["host"].Status, token.Submods["link"].Status, token.Submods["guest"].Status}
@@ -83,12 +84,29 @@ func TestEARVectors(t *testing.T) {
 	change(broken, "link.method", func(c *policy.CheckResult) { c.Status, c.Required = verify.Malfunction, true })
 	runtime := trusted()
 	runtime.Checks = append(runtime.Checks, check("policy.guest.ima", verify.Policy, verify.Pass, "all files are on the list"))
+	with := func(id string, status verify.Status, detail string, drop ...string) *policy.Result {
+		r := trusted()
+		r.Checks = slices.DeleteFunc(r.Checks, func(c policy.CheckResult) bool { return slices.Contains(drop, c.ID) })
+		r.Checks = append(r.Checks, check(id, verify.Policy, status, detail))
+		return r
+	}
+	limited := with("policy.guest.ima", verify.Pass, "files are there")
+	limited.Limits = append(limited.Limits, "programs of the guest that run after boot: the policy demands no IMA allow-list")
+	unbound := trusted()
+	unbound.Layers[0].Claims.EK = nil
 	for _, c := range []struct {
 		name   string
 		result *policy.Result
 		layer  verify.Layer
 		want   map[string]int
 	}{
+		{"any file will do", with("policy.guest.ima", verify.Pass, "PCR 10 proves 7 files; the policy accepts any"), verify.Guest, map[string]int{"instance-identity": 2, "executables": 3, "configuration": 2}},
+		{"any file will do, by the limits", limited, verify.Guest, map[string]int{"instance-identity": 2, "executables": 3, "configuration": 2}},
+		{"files without what booted", with("policy.guest.ima", verify.Pass, "all 7 files are on the list", "policy.guest.pcr.4"), verify.Guest, map[string]int{"instance-identity": 2, "configuration": 2}},
+		{"Secure Boot keys alone", with("policy.guest.pcr.7", verify.Pass, "an accepted value", "policy.guest.pcr.4", "policy.guest.pcr.9"), verify.Guest, map[string]int{"instance-identity": 2, "configuration": 2}},
+		{"an event alone", with("policy.guest.events", verify.Pass, "all 1 events", "policy.guest.pcr.4", "policy.guest.pcr.9"), verify.Guest, map[string]int{"instance-identity": 2, "configuration": 2}},
+		{"a profile of the whole boot", with("policy.guest.coverage", verify.Pass, "every PCR of the boot chain", "policy.guest.pcr.4", "policy.guest.pcr.9"), verify.Guest, map[string]int{"instance-identity": 2, "executables": 3, "configuration": 2}},
+		{"endorsement key bound by nothing", unbound, verify.Host, map[string]int{"instance-identity": 2, "executables": 3, "configuration": 2}},
 		{"trusted host", trusted(), verify.Host, map[string]int{"instance-identity": 2, "hardware": 2, "executables": 3, "configuration": 2}},
 		{"trusted link", trusted(), verify.Link, map[string]int{"instance-identity": 2}},
 		{"trusted guest", trusted(), verify.Guest, map[string]int{"instance-identity": 2, "executables": 3, "configuration": 2}},
@@ -105,16 +123,37 @@ func TestEARVectors(t *testing.T) {
 	}
 }
 
+// A token ends: an hour after the appraisal, or when the caller says.
+func TestEARExpires(t *testing.T) {
+	key := ecdsaKey(t)
+	for given, want := range map[time.Duration]time.Duration{0: DefaultEARLifetime, 5 * time.Minute: 5 * time.Minute} {
+		r := trusted()
+		token := []byte(rendered(t, r, "ear", Options{Signer: key, EARLifetime: given}))
+		parsed, err := ParseEAR(token, key.Public(), r.Now.Add(want-time.Second))
+		if err != nil || !parsed.Expires.Equal(r.Now.Add(want)) {
+			t.Errorf("%s: expires %v, %v", given, parsed, err)
+		}
+		if _, err := ParseEAR(token, key.Public(), r.Now.Add(want)); err == nil || !strings.Contains(err.Error(), "expired") {
+			t.Errorf("%s: at its end: %v", given, err)
+		}
+	}
+	for _, bad := range []time.Duration{-time.Second, time.Millisecond} {
+		if _, err := earClaims(trusted(), Options{EARLifetime: bad}); err == nil {
+			t.Errorf("%s: no error", bad)
+		}
+	}
+}
+
 // The claim names of each profile are those of its draft, and no others.
 func TestEARClaimNames(t *testing.T) {
 	key := ecdsaKey(t)
 	for profile, want := range map[string][2][]string{
 		EARProfileIETF: {
-			{"ear_raw_evidence", "ear_status", "ear_verifier_id", "eat_profile", earExtension, "iat", "submods"},
+			{"ear_raw_evidence", "ear_status", "ear_verifier_id", "eat_profile", "exp", earExtension, "iat", "submods"},
 			{"ear_appraisal_policy_ids", "ear_status", "ear_trustworthiness_vector", "eat_nonce"},
 		},
 		EARProfileVeraison: {
-			{"ear.raw-evidence", "ear.verifier-id", "eat_profile", earExtension, "iat", "submods"},
+			{"ear.raw-evidence", "ear.verifier-id", "eat_profile", "exp", earExtension, "iat", "submods"},
 			{"ear.appraisal-policy-id", "ear.status", "ear.trustworthiness-vector"},
 		},
 	} {
@@ -174,7 +213,7 @@ func TestEARKeys(t *testing.T) {
 			t.Errorf("%s: header %s", alg, head)
 		}
 		for other, k := range keys {
-			_, err := ParseEAR([]byte(token), k.Public(), later)
+			_, err := ParseEAR([]byte(token), k.Public(), appraised)
 			if (err == nil) != (alg == other) {
 				t.Errorf("signed with %s, checked with %s: %v", alg, other, err)
 			}
@@ -182,7 +221,7 @@ func TestEARKeys(t *testing.T) {
 	}
 	another := ecdsaKey(t)
 	token := rendered(t, trusted(), "ear", Options{Signer: another})
-	if _, err := ParseEAR([]byte(token), keys["ES256"].Public(), later); err == nil {
+	if _, err := ParseEAR([]byte(token), keys["ES256"].Public(), appraised); err == nil {
 		t.Error("another key of the same kind: accepted")
 	}
 	p224, err := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
@@ -211,7 +250,7 @@ func TestParseEARRefuses(t *testing.T) {
 			"time as a fraction":   func(c map[string]any) { c["iat"] = 1.5 },
 			"time as text":         func(c map[string]any) { c["iat"] = "now" },
 			"expiry as a fraction": func(c map[string]any) { c["exp"] = 4102444800.5 },
-			"expired":              func(c map[string]any) { c["exp"] = later.Unix() - 1 },
+			"expired":              func(c map[string]any) { c["exp"] = appraised.Unix() },
 			"no verifier":          func(c map[string]any) { delete(c, names.verifier) },
 			"verifier half":        func(c map[string]any) { c[names.verifier] = map[string]any{"build": "x"} },
 			"no submods":           func(c map[string]any) { delete(c, "submods") },
@@ -263,7 +302,7 @@ func TestParseEARRefuses(t *testing.T) {
 		"empty": "", "no signature": parts[0] + "." + parts[1] + ".", "alg none": none + "." + parts[1] + ".",
 		"payload changed": parts[0] + "." + parts[1][:len(parts[1])-4] + "AAAA." + parts[2], "truncated": good[:len(good)-8], "two": good + "." + good,
 	} {
-		if _, err := ParseEAR([]byte(token), key.Public(), later); err == nil {
+		if _, err := ParseEAR([]byte(token), key.Public(), appraised); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
@@ -280,7 +319,9 @@ func plain(t *testing.T, claims map[string]any) map[string]any {
 	if err := json.Unmarshal(data, &out); err != nil {
 		t.Fatal(err)
 	}
-	out["iat"] = int64(out["iat"].(float64))
+	for _, name := range []string{"iat", "exp"} {
+		out[name] = int64(out[name].(float64))
+	}
 	return out
 }
 
@@ -294,7 +335,7 @@ func reparse(t *testing.T, claims map[string]any, key crypto.Signer) (*Token, er
 	if err != nil {
 		t.Fatal(err)
 	}
-	return ParseEAR([]byte(token), key.Public(), later)
+	return ParseEAR([]byte(token), key.Public(), appraised)
 }
 
 // What a relying party does not know, it ignores (draft-ietf-rats-ear-03, section
@@ -315,7 +356,7 @@ func TestParseEARUnknownAndDouble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ParseEAR([]byte(token), key.Public(), later); err == nil {
+	if _, err := ParseEAR([]byte(token), key.Public(), appraised); err == nil {
 		t.Error("a claim given twice: accepted")
 	}
 }
@@ -340,7 +381,7 @@ func FuzzParseEARClaims(f *testing.F) {
 		if err != nil {
 			return
 		}
-		got, err := ParseEAR([]byte(token), key.Public(), later)
+		got, err := ParseEAR([]byte(token), key.Public(), appraised)
 		if err != nil {
 			return
 		}

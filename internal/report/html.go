@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"fmt"
@@ -263,12 +264,16 @@ func newLayerView(r *policy.Result, l policy.LayerResult) layerView {
 	if tpm == "" {
 		tpm = "maker not certified"
 	}
+	clock := "not known"
+	if (c.Clock != quote.ClockInfo{}) {
+		clock = fmt.Sprintf("%s, %d resets, %d restarts, %s", (time.Duration(c.Clock.Clock) * time.Millisecond).Round(time.Second), c.Clock.ResetCount, c.Clock.RestartCount, safeWord(c.Clock.Safe))
+	}
 	v.Facts = []fact{
 		{"TPM", tpm, false},
-		{"TPM firmware", clean(c.Firmware, maxName), true},
+		{"TPM firmware", cmp.Or(clean(c.Firmware, maxName), "not known"), true},
 		{"Endorsement key, Name", orNone(c.EK.String()), true},
 		{"Attestation key, Name", orNone(c.AK.String()), true},
-		{"Clock", fmt.Sprintf("%s, %d resets, %d restarts, %s", (time.Duration(c.Clock.Clock) * time.Millisecond).Round(time.Second), c.Clock.ResetCount, c.Clock.RestartCount, safeWord(c.Clock.Safe)), false},
+		{"Clock", clock, false},
 		{"Secure Boot", clean(c.SecureBoot, maxName), false},
 	}
 	for _, line := range c.CommandLine {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/deepattest/deepattest/policy"
 )
@@ -22,12 +23,13 @@ import (
 // Options says how to render. The zero value will do for every format but ear,
 // which needs a Signer.
 type Options struct {
-	Text       TextOptions
-	Build      string        // the version of this program, for formats that name their maker; empty means "unknown"
-	Signer     crypto.Signer // signs ear; the key's kind decides the algorithm
-	EARProfile string        // EARProfileIETF, the default, or EARProfileVeraison
-	Evidence   []byte        // the bundle, to carry it inside ear; nil leaves it out, as it names the machine
-	Controls   *Controls     // the control mapping; nil means the built-in one
+	Text        TextOptions
+	Build       string        // the version of this program, for formats that name their maker; empty means "unknown"
+	Signer      crypto.Signer // signs ear; the key's kind decides the algorithm
+	EARProfile  string        // EARProfileIETF, the default, or EARProfileVeraison
+	EARLifetime time.Duration // how long after the appraisal ear may be relied on; 0 is DefaultEARLifetime
+	Evidence    []byte        // the bundle, to carry it inside ear; nil leaves it out, as it names the machine
+	Controls    *Controls     // the control mapping; nil means the built-in one
 }
 
 func (o Options) build() string {

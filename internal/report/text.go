@@ -213,6 +213,13 @@ func (t *text) block(b block) {
 	}
 }
 
+func clockText(c *policy.LayerClaims) string {
+	if (c.Clock == quote.ClockInfo{}) {
+		return "not known"
+	}
+	return fmt.Sprintf("%d ms, %d resets, %d restarts, safe %t", c.Clock.Clock, c.Clock.ResetCount, c.Clock.RestartCount, c.Clock.Safe)
+}
+
 // namesCheck reports whether a summary is about a check that is listed anyway.
 func namesCheck(summary string, checks []policy.CheckResult) bool {
 	return summary == "" || slices.ContainsFunc(checks, func(c policy.CheckResult) bool { return strings.HasPrefix(summary, c.ID+": ") })
@@ -225,7 +232,7 @@ func (t *text) claims(c *policy.LayerClaims) {
 	pairs := [][2]string{
 		{"EK", c.EK.String()},
 		{"AK", c.AK.String()},
-		{"clock", fmt.Sprintf("%d ms, %d resets, %d restarts, safe %t", c.Clock.Clock, c.Clock.ResetCount, c.Clock.RestartCount, c.Clock.Safe)},
+		{"clock", clockText(c)},
 		{"secure boot", clean(c.SecureBoot, maxName)},
 	}
 	for _, line := range c.CommandLine {

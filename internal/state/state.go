@@ -86,9 +86,9 @@ func Previous(r *policy.Result) *verify.Previous {
 		switch {
 		case l.Claims == nil:
 		case l.Layer == verify.Host:
-			p.HostAK, p.HostClock = l.Claims.AK, l.Claims.Clock
+			p.HostEK, p.HostAK, p.HostClock = l.Claims.EK, l.Claims.AK, l.Claims.Clock
 		case l.Layer == verify.Guest:
-			p.GuestAK, p.GuestClock = l.Claims.AK, l.Claims.Clock
+			p.GuestEK, p.GuestAK, p.GuestClock = l.Claims.EK, l.Claims.AK, l.Claims.Clock
 		}
 	}
 	if len(p.HostAK) == 0 { // a guest under a deep quote has no key of its own

@@ -19,7 +19,7 @@ func write(path string, data []byte, mode fs.FileMode) error { return os.WriteFi
 
 func result(v policy.Verdict, resets uint32) *policy.Result {
 	claims := func(ak byte) *policy.LayerClaims {
-		return &policy.LayerClaims{AK: quote.Hex{0, 0x0b, ak}, Bank: quote.SHA256, SecureBoot: "unknown", Clock: quote.ClockInfo{ResetCount: resets}}
+		return &policy.LayerClaims{EK: quote.Hex{0, 0x0b, ak, 1}, AK: quote.Hex{0, 0x0b, ak}, Bank: quote.SHA256, SecureBoot: "unknown", Clock: quote.ClockInfo{ResetCount: resets}}
 	}
 	return &policy.Result{
 		MediaType: policy.ResultMediaType, Verdict: v, Reason: "r", Now: time.Unix(1800000000, 0).UTC(),
@@ -60,6 +60,7 @@ func TestKeep(t *testing.T) {
 			continue
 		}
 		want := &verify.Previous{
+			HostEK: quote.Hex{0, 0x0b, 1, 1}, GuestEK: quote.Hex{0, 0x0b, 2, 1},
 			HostAK: quote.Hex{0, 0x0b, 1}, GuestAK: quote.Hex{0, 0x0b, 2},
 			HostClock: quote.ClockInfo{ResetCount: step.want}, GuestClock: quote.ClockInfo{ResetCount: step.want},
 		}

@@ -99,6 +99,8 @@ type vectorXen struct {
 }
 
 type vectorPrevious struct {
+	HostEK     quote.Hex       `json:"hostEK,omitempty"`
+	GuestEK    quote.Hex       `json:"guestEK,omitempty"`
 	HostAK     quote.Hex       `json:"hostAK"`
 	GuestAK    quote.Hex       `json:"guestAK"`
 	HostClock  quote.ClockInfo `json:"hostClock"`

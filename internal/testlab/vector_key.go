@@ -1,6 +1,7 @@
 package testlab
 
 import (
+	"crypto/x509"
 	"strings"
 
 	"github.com/deepattest/deepattest/quote"
@@ -24,6 +25,20 @@ func keyVectors() []Vector {
 	weak("AKSchemeSHA1", "the key signs SHA-1 digests", func(t *KeyTemplate) { t.SchemeHash = quote.SHA1 })
 	weak("AKNameSHA1", "the key's Name is a SHA-1 digest, for which another key can be found", func(t *KeyTemplate) { t.NameAlg = quote.SHA1 })
 	weak("AKRSA1024", "the key is RSA-1024", func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 1024 })
+	weak("AKRSAExponent3", "the key is RSA-2048 with exponent 3",
+		func(t *KeyTemplate) { t.Scheme, t.RSA, t.Exponent = quote.RSASSA, 2048, 3 }, "CVE-2006-4339")
+	weak("AKRSA2560", "the key is RSA of a size that TPMs do not make", func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2560 })
+	list = append(list, both(Vector{
+		Name: "AKRSAEven", Comment: "the key's modulus is even: anybody can factor it",
+		Flags: []string{"WeakKey"}, Fails: []string{"*.ak.attributes"},
+	}, func(s side) error {
+		if err := s.key(func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 }); err != nil {
+			return err
+		}
+		ak := s.machine().AK
+		ak.Public[len(ak.Public)-1] &^= 1 // unique is the last field
+		return s.rebuild()
+	})...)
 	for _, prefix := range []string{"Host", "Guest"} {
 		fails := []string{strings.ToLower(prefix) + ".ak.attributes"}
 		if prefix == "Guest" {
@@ -36,6 +51,7 @@ func keyVectors() []Vector {
 			})
 		}
 		unreadable("AKMalformed", "the attestation key's public area is cut", func(ak *quote.AK) { ak.Public = ak.Public[:40] })
+		unreadable("AKPointNotOnCurve", "the attestation key's point is not on its curve", func(ak *quote.AK) { ak.Public[len(ak.Public)-1] ^= 1 })
 		unreadable("AKMissing", "no attestation key is shown", func(ak *quote.AK) { ak.Public = nil })
 	}
 	pin := func(s *Scene, vm quote.UUID) error {
@@ -101,6 +117,33 @@ func keyVectors() []Vector {
 				o := s.World.OtherHost
 				s.Bundle.Host.EK = quote.EK{Public: o.EK.Public, Certificates: [][]byte{o.Cert}, Chain: o.Chain}
 				return nil
+			},
+		},
+		Vector{
+			Name: "HostAKPinnedNoRoots", Comment: "the host's attestation key alone is pinned, and no roots are given: no certificate is looked at",
+			change: func(s *Scene) error { s.Options.Anchors.Hosts[0].EK, s.Options.Anchors.Roots = nil, nil; return nil },
+		},
+		Vector{
+			Name: "HostPinnedAndActivated", Comment: "the attestation key alone is pinned, and this run bound it to the endorsement key",
+			change: func(s *Scene) error {
+				h := s.Options.Anchors.Hosts[0]
+				s.Options.Anchors.Activated = []verify.Activation{{EK: h.EK, AK: h.AK}}
+				s.Options.Anchors.Hosts[0].EK = nil
+				return nil
+			},
+		},
+		Vector{
+			Name: "HostPinnedAndRegistered", Comment: "the same, bound by a registrar that the tenant trusts; its certificate has run out",
+			Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
+			change: func(s *Scene) error {
+				if err := s.World.certify(s.World.Host, s.World.Maker, func(c *x509.Certificate) { c.NotAfter = s.World.Now.AddDate(0, 0, -1) }); err != nil {
+					return err
+				}
+				err := s.rebuild()
+				h := s.Options.Anchors.Hosts[0]
+				s.Options.Anchors.Registered = []verify.Registration{{EK: h.EK, AK: h.AK, Source: "Keylime registrar, agent host-a"}}
+				s.Options.Anchors.Hosts[0].EK = nil
+				return err
 			},
 		},
 		Vector{

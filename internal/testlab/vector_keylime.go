@@ -2,6 +2,9 @@ package testlab
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -20,12 +23,13 @@ import (
 type carried struct {
 	*Scene
 	caKey    *Key
-	template *x509.Certificate // of the vTPM's EK certificate
-	name     quote.Hex         // that the host certifies; nil: that of caKey
-	purpose  []byte            // qualifyingData of the certification; nil: the right one
-	by       *Machine          // who certifies
-	issuer   *Key              // who signs the EK certificate
-	subject  *Key              // whose EK it is for; nil: the guest's
+	template *x509.Certificate                             // of the vTPM's EK certificate
+	name     quote.Hex                                     // that the host certifies; nil: that of caKey
+	purpose  []byte                                        // qualifyingData of the certification; nil: the right one
+	by       *Machine                                      // who certifies
+	signAs   func(attest []byte) (*quote.Signature, error) // nil: by the key's own scheme
+	issuer   *Key                                          // who signs the EK certificate
+	subject  *Key                                          // whose EK it is for; nil: the guest's
 	caEdit   func(*x509.Certificate)
 }
 
@@ -59,14 +63,23 @@ func (c *carried) pin() error {
 	return err
 }
 
-// activate has this run bind the guest's key to its vTPM.
-func (c *carried) activate() error {
-	ek, err := c.World.Guest.EK.Name()
+// activate has this run bind a key to a vTPM.
+func (c *carried) activate(ek, ak *Key) error {
+	ekName, err := ek.Name()
 	if err != nil {
 		return err
 	}
-	ak, err := c.World.Guest.AK.Name()
-	c.Options.Anchors.Activated = append(c.Options.Anchors.Activated, verify.Activation{EK: ek, AK: ak})
+	akName, err := ak.Name()
+	c.Options.Anchors.Activated = []verify.Activation{{EK: ekName, AK: akName}}
+	return err
+}
+
+// otherCA makes the CA key, which signs the vTPM's certificate, from another template.
+func (c *carried) otherCA(edit func(*KeyTemplate)) (err error) {
+	t := caTemplate(c.World.Host.Name)
+	edit(&t)
+	c.caKey, err = NewKey(t)
+	c.issuer = c.caKey
 	return err
 }
 
@@ -87,7 +100,7 @@ func (c *carried) certified() error {
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageKeyAgreement,
 		UnknownExtKeyUsage: []asn1.ObjectIdentifier{oid.EKCertificate}, ExtraExtensions: []pkix.Extension{san},
 	}
-	if err := c.activate(); err != nil {
+	if err := c.activate(c.World.Guest.EK, c.World.Guest.AK); err != nil {
 		return err
 	}
 	return c.link(quote.LinkEKCertified)
@@ -136,10 +149,13 @@ func (c *carried) certify() error {
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify,
 		ExtraData: tpm2.TPM2BData{Buffer: c.purpose},
 		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{
-			Name: tpm2.TPM2BName{Buffer: c.name}, QualifiedName: tpm2.TPM2BName{Buffer: qualified(c.name)},
+			Name: tpm2.TPM2BName{Buffer: c.name}, QualifiedName: tpm2.TPM2BName{Buffer: qualified(quote.HierarchyEndorsement, c.name)},
 		}),
 	})
-	sig, err := c.by.AK.Sign(attest)
+	if c.signAs == nil {
+		c.signAs = c.by.AK.Sign
+	}
+	sig, err := c.signAs(attest)
 	if err != nil {
 		return err
 	}
@@ -265,6 +281,10 @@ func keylimeVectors() []Vector {
 			func(c *carried) error { c.Options.Anchors.Activated = nil; return nil }),
 		certified(Vector{Name: "Pinned", Comment: "the same, and the tenant pinned the guest's key: a pin says nothing of the vTPM that was certified", Flags: []string{"UntrustedKey"}, Undecided: []string{"guest.ak.bound"}}, nil,
 			func(c *carried) error { c.Options.Anchors.Activated = nil; return c.pin() }),
+		certified(Vector{Name: "OtherVTPMActivated", Comment: "this run activated a credential for the guest's key in another vTPM", Flags: []string{"UntrustedKey"}, Undecided: []string{"guest.ak.bound"}}, nil,
+			func(c *carried) error { return c.activate(c.World.OtherGuest.EK, c.World.Guest.AK) }),
+		certified(Vector{Name: "OtherKeyActivated", Comment: "this run activated a credential for another key in the certified vTPM", Flags: []string{"UntrustedKey"}, Undecided: []string{"guest.ak.bound"}}, nil,
+			func(c *carried) error { return c.activate(c.World.Guest.EK, c.World.OtherGuest.AK) }),
 		certified(Vector{Name: "NotAccepted", Comment: "the policy asks for a stronger link", Flags: []string{"WeakLink"}, Undecided: []string{"link.method"}}, nil,
 			func(c *carried) error { c.Options.LinkMinimum = ""; return nil }),
 		broken("NoStatement", "nothing says where the CA's key is", nil, func(c *carried) error { c.Bundle.Link.CA = nil; return nil }),
@@ -303,13 +323,28 @@ func keylimeVectors() []Vector {
 		broken("OtherVTPM", "a certificate that names this VM, and is for another vTPM",
 			func(c *carried) error { c.subject = c.World.OtherGuest.EK; return nil }, nil),
 		broken("CopyableKey", "the CA key may be duplicated to another TPM",
-			func(c *carried) (err error) {
-				t := caTemplate(c.World.Host.Name)
-				t.Attributes &^= quote.FixedTPM | quote.FixedParent
-				c.caKey, err = NewKey(t)
-				c.issuer = c.caKey
-				return err
+			func(c *carried) error {
+				return c.otherCA(func(t *KeyTemplate) { t.Attributes &^= quote.FixedTPM | quote.FixedParent })
 			}, nil),
+		broken("ImportedKey", "the CA key was made outside of the host's TPM",
+			func(c *carried) error {
+				return c.otherCA(func(t *KeyTemplate) { t.Attributes &^= quote.SensitiveDataOrigin })
+			}, nil),
+		broken("DecryptingKey", "the CA key also decrypts",
+			func(c *carried) error { return c.otherCA(func(t *KeyTemplate) { t.Attributes |= quote.Decrypt }) }, nil),
+		broken("RSAKey", "the CA key is an RSA key, which deepattest makes none of",
+			func(c *carried) error {
+				return c.otherCA(func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 })
+			}, nil),
+		broken("SHA1Name", "the host certified the CA key by a SHA-1 Name, for which another key can be found",
+			func(c *carried) error { return c.otherCA(func(t *KeyTemplate) { t.NameAlg = quote.SHA1 }) }, nil),
+		broken("StatementOtherHash", "the host's key signed the certification with another hash than its own",
+			func(c *carried) error {
+				c.signAs = func(b []byte) (*quote.Signature, error) { return c.World.Host.AK.SignAs(quote.ECDSA, quote.SHA384, b) }
+				return nil
+			}, nil),
+		broken("StatementOtherScheme", "the host's RSA key, which signs by RSASSA, signed the certification by RSAPSS",
+			(*carried).signPSS, nil),
 		broken("QuoteForStatement", "a quote of the host is shown as the certification", nil,
 			func(c *carried) error { c.Bundle.Link.CA.Statement = c.Bundle.Host.Quote; return nil }),
 		broken("StatementTrailing", "a byte after the certification", nil,
@@ -331,6 +366,31 @@ func keylimeVectors() []Vector {
 		broken("NotForEK", "a certificate of that CA that is not for endorsement keys",
 			func(c *carried) error { c.template.KeyUsage = x509.KeyUsageDigitalSignature; return nil }, nil),
 	}
+}
+
+// signPSS gives the host an RSA key and has it sign the certification by a scheme
+// that is not the key's.
+func (c *carried) signPSS() error {
+	t := AKTemplate(c.World.Host.Name + " AK")
+	t.Scheme, t.RSA = quote.RSASSA, 2048
+	var err error
+	if c.World.Host.AK, err = NewKey(t); err != nil {
+		return err
+	}
+	if err := c.rebuild(); err != nil {
+		return err
+	}
+	if err := c.certified(); err != nil {
+		return err
+	}
+	key := c.World.Host.AK.Signer.(*rsa.PrivateKey)
+	c.signAs = func(b []byte) (*quote.Signature, error) {
+		sum := sha256.Sum256(b)
+		salt := bytes.NewReader(make([]byte, sha256.Size)) // the vector is the same each time
+		sig, err := rsa.SignPSS(salt, key, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
+		return &quote.Signature{Scheme: quote.RSAPSS, Hash: quote.SHA256, RSA: sig}, err
+	}
+	return nil
 }
 
 // warning adds a check that warns beside those that fail.

@@ -77,7 +77,7 @@ func goodVectors() []Vector {
 		},
 		{
 			Name: "GoodAfterMove", Comment: "the VM moved to this host since the last result",
-			Warns: []string{"link.host-stable"},
+			Warns: []string{"link.host-stable", "host.quote.clock"},
 			change: func(s *Scene) error {
 				err := s.previous(s.World.OtherHost)
 				s.Options.Previous.HostClock.ResetCount += 100 // of that host's TPM
@@ -103,16 +103,18 @@ func goodVectors() []Vector {
 
 // previous makes the options hold a last result of this guest on some host.
 func (s *Scene) previous(host *Machine) error {
-	hostAK, err := host.AK.Name()
-	if err != nil {
-		return err
+	p := &verify.Previous{HostClock: s.World.Host.Clock, GuestClock: s.World.Guest.Clock}
+	for _, k := range []struct {
+		key  *Key
+		name *quote.Hex
+	}{{host.EK, &p.HostEK}, {host.AK, &p.HostAK}, {s.World.Guest.EK, &p.GuestEK}, {s.World.Guest.AK, &p.GuestAK}} {
+		var err error
+		if *k.name, err = k.key.Name(); err != nil {
+			return err
+		}
 	}
-	guestAK, err := s.World.Guest.AK.Name()
-	s.Options.Previous = &verify.Previous{
-		HostAK: hostAK, GuestAK: guestAK,
-		HostClock: s.World.Host.Clock, GuestClock: s.World.Guest.Clock,
-	}
-	return err
+	s.Options.Previous = p
+	return nil
 }
 
 // flipped returns a copy with the lowest bit of byte i changed.

@@ -265,6 +265,14 @@ func xenVectors() []Vector {
 		return s.again()
 	})
 	add(Vector{
+		Name: "UnmeasuredNamed", Flags: []string{"Unmeasured"}, Fails: []string{"link.xen-measured"},
+		Comment: "firmware alone was measured, and the policy needs PCR 14",
+	}, func(s *XenScene) error {
+		s.World.Host.unmeasured()
+		s.Options.Host.PCRs = []int{0, 1, 2, 3, 4, 5, 6, 7, 14}
+		return s.again()
+	})
+	add(Vector{
 		Name: "NoLaunch", Flags: []string{"Unmeasured"}, Fails: []string{"link.xen-measured"},
 		Comment: "the policy needs PCR 17, and there was no dynamic launch",
 	}, func(s *XenScene) error {

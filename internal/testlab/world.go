@@ -41,6 +41,7 @@ type Machine struct {
 	Logs      quote.Logs
 	Clock     quote.ClockInfo
 	Firmware  uint64
+	Hierarchy quote.Hierarchy // in which its AK is a primary key
 }
 
 // makerName is the manufacturer of the hosts' TPMs.
@@ -91,7 +92,7 @@ func newMachine(name, boot, vm string) (*Machine, error) {
 		Name: name, EK: ek, AK: ak,
 		TPM:      quote.TPM{Version: "2.0", Manufacturer: "IFX", Model: "SLB9672", Firmware: "16.18.0.0"},
 		Clock:    quote.ClockInfo{Clock: 86_400_000, ResetCount: 17, RestartCount: 2, Safe: true},
-		Firmware: 0x0010_0012_0000_0000,
+		Firmware: 0x0010_0012_0000_0000, Hierarchy: quote.HierarchyEndorsement,
 	}
 	if vm != "" {
 		m.TPM = quote.TPM{Version: "2.0", Manufacturer: "IBM", Model: "SW TPM", Firmware: "8217.4131.22.13878"}
@@ -180,7 +181,7 @@ func (m *Machine) Quote(l *quote.Layer, qualifyingData []byte) error {
 	}
 	a := quote.NewQuote(qualifyingData, m.Selection, digest)
 	a.Clock, a.FirmwareVersion = m.Clock, m.Firmware
-	a.QualifiedSigner = qualified(ak.Name())
+	a.QualifiedSigner = qualified(m.Hierarchy, ak.Name())
 	return m.Sign(l, a)
 }
 
@@ -199,12 +200,16 @@ func (m *Machine) SignBytes(l *quote.Layer, attest []byte) error {
 	return nil
 }
 
-// qualified returns the qualified Name of a primary key in the endorsement
-// hierarchy (Part 1, section 16, "Qualified Name").
-func qualified(name quote.Hex) quote.Hex {
-	const endorsement = 0x4000000B // TPM_RH_ENDORSEMENT, whose Name is its handle
-	d := sha256.Sum256(append(binary.BigEndian.AppendUint32(nil, endorsement), name...))
-	return append(binary.BigEndian.AppendUint16(nil, uint16(quote.SHA256)), d[:]...)
+// qualified returns the qualified Name of a key with a SHA-256 Name that is a primary
+// key of a hierarchy, or under ancestors from there on (Part 1, section 16). It is
+// computed here, so that package quote does not judge its own writing.
+func qualified(h quote.Hierarchy, ancestors ...quote.Hex) quote.Hex {
+	q := quote.Hex(binary.BigEndian.AppendUint32(nil, uint32(h)))
+	for _, name := range ancestors {
+		d := sha256.Sum256(append(q, name...))
+		q = append(binary.BigEndian.AppendUint16(nil, uint16(quote.SHA256)), d[:]...)
+	}
+	return q
 }
 
 // Bundle is the evidence of the guest on the host, with nothing wrong in it.

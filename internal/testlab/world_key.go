@@ -38,6 +38,7 @@ type KeyTemplate struct {
 	Label      string // stands for the TPM's seed
 	Attributes quote.Attributes
 	RSA        int          // modulus bits; 0 makes an ECC key
+	Exponent   uint32       // of an RSA key; 0 is the default, 65537
 	Scheme     quote.Scheme // 0 for none
 	SchemeHash quote.Alg
 	NameAlg    quote.Alg // 0 is SHA-256
@@ -109,7 +110,7 @@ func newECC(t KeyTemplate, public tpm2.TPMTPublic, symmetric tpm2.TPMTSymDefObje
 }
 
 func newRSA(t KeyTemplate, public tpm2.TPMTPublic, symmetric tpm2.TPMTSymDefObject) (*Key, error) {
-	key, err := rsaKey(t.Label, t.RSA)
+	key, err := rsaKey(t.Label, t.RSA, t.Exponent)
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", t.Label, err)
 	}
@@ -123,7 +124,7 @@ func newRSA(t KeyTemplate, public tpm2.TPMTPublic, symmetric tpm2.TPMTSymDefObje
 	}
 	public.Type = tpm2.TPMAlgRSA
 	public.Parameters = tpm2.NewTPMUPublicParms(tpm2.TPMAlgRSA, &tpm2.TPMSRSAParms{
-		Symmetric: symmetric, Scheme: scheme, KeyBits: tpm2.TPMKeyBits(t.RSA),
+		Symmetric: symmetric, Scheme: scheme, KeyBits: tpm2.TPMKeyBits(t.RSA), Exponent: t.Exponent,
 	})
 	public.Unique = tpm2.NewTPMUPublicID(tpm2.TPMAlgRSA, &tpm2.TPM2BPublicKeyRSA{Buffer: key.N.Bytes()})
 	return &Key{Signer: key, Public: tpm2.Marshal(public)}, nil
@@ -131,8 +132,11 @@ func newRSA(t KeyTemplate, public tpm2.TPMTPublic, symmetric tpm2.TPMTSymDefObje
 
 // rsaKey derives a key from a label: crypto/rsa no longer takes a source of
 // randomness of the caller's.
-func rsaKey(label string, bits int) (*rsa.PrivateKey, error) {
-	e := big.NewInt(65537)
+func rsaKey(label string, bits int, exponent uint32) (*rsa.PrivateKey, error) {
+	if exponent == 0 {
+		exponent = 65537 // Part 2, section 12.2.3.5
+	}
+	e := big.NewInt(int64(exponent))
 	one := big.NewInt(1)
 	p, q := prime("p "+label, bits/2, e), prime("q "+label, bits/2, e)
 	phi := new(big.Int).Mul(new(big.Int).Sub(p, one), new(big.Int).Sub(q, one))

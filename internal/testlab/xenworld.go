@@ -50,7 +50,7 @@ type XenGuest struct {
 var xenKeys = sync.OnceValues(func() (map[string]*rsa.PrivateKey, error) {
 	keys := make(map[string]*rsa.PrivateKey)
 	for _, label := range []string{"xen root", "xen issuer", "xen-a EK", "xen-a AIK", "xen-b EK", "xen-b AIK", "xen software"} {
-		key, err := rsaKey(label, 2048)
+		key, err := rsaKey(label, 2048, 0)
 		if err != nil {
 			return nil, fmt.Errorf("key %s: %w", label, err)
 		}

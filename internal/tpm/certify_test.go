@@ -181,6 +181,7 @@ func TestLoadAK(t *testing.T) {
 		if err != nil || len(q.Signature) == 0 {
 			t.Fatal(err)
 		}
+		underEK(t, d, ak, q)
 		if err := d.Flush(ctx, ak); err != nil {
 			t.Fatal(err)
 		}
@@ -193,5 +194,29 @@ func TestLoadAK(t *testing.T) {
 	}
 	if _, err := load(d, public[:8], private); err == nil || errors.Is(err, tpm.ErrOtherParent) {
 		t.Errorf("a public part that was cut: %v", err)
+	}
+}
+
+// underEK: the quote names its signer as a key under the EK.
+func underEK(t *testing.T, d *tpm.TPM, ak *tpm.AK, q quote.Quote) {
+	t.Helper()
+	ek, err := d.EK(t.Context(), tpm.RSA2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parent, err := quote.ParsePublic(ek.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := quote.ParsePublic(ak.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := quote.ParseQuote(q.Attest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := public.QualifiedUnder(parent.QualifiedPrimary(quote.HierarchyEndorsement)); !bytes.Equal(a.QualifiedSigner, want) {
+		t.Errorf("signer %s, want %s", a.QualifiedSigner, want)
 	}
 }

@@ -204,9 +204,12 @@ func (t *TPM) sign(ak *tpm.AK, qualifyingData []byte, sel quote.Selection) (quot
 	if err != nil {
 		return quote.Quote{}, err
 	}
+	public, err := quote.ParsePublic(ak.Public)
+	if err != nil {
+		return quote.Quote{}, err
+	}
 	a := quote.NewQuote(qualifyingData, sel, d)
-	// A qualified Name has the form of a Name (Part 1, section 16).
-	a.QualifiedSigner = ak.Name
+	a.QualifiedSigner = public.QualifiedPrimary(quote.HierarchyEndorsement)
 	raw := a.Marshal()
 	h := sha256.Sum256(raw)
 	r, s, err := ecdsa.Sign(rand.Reader, t.akKey, h[:])
