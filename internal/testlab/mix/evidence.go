@@ -111,6 +111,14 @@ func (n *node) add(path string, member int) {
 	n.objects[i].add(rest, member)
 }
 
+// names are those of an object's members.
+func (n *node) names() (list []string) {
+	for _, o := range n.objects {
+		list = append(list, o.name)
+	}
+	return list
+}
+
 // number returns a member's number, -1 when there is none.
 func (s *schema) number(path string) int { return slices.Index(s.paths, path) }
 

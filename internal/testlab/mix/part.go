@@ -21,8 +21,13 @@ func (p *part) signed() bool {
 	return p.name != "mediaType" && !whole(p.name) || strings.HasSuffix(p.name, ".pcrs")
 }
 
-// top tells the parts that a bundle consists of.
-func (p *part) top() bool { return p.name == "host" || p.name == "guest" || p.name == "link" }
+// everything is the part that exchanges the whole bundle.
+const everything = "everything"
+
+// top tells the parts that a bundle consists of, and the whole.
+func (p *part) top() bool {
+	return p.name == everything || p.name == "host" || p.name == "guest" || p.name == "link"
+}
 
 // change gives a part the value that it has elsewhere.
 type change struct {
@@ -54,6 +59,7 @@ func (s *schema) parts() []*part {
 			list = append(list, p)
 		}
 	}
+	add(everything, s.root.names()...)
 	for _, path := range s.paths {
 		add(path, path)
 		for i, c := range path {

@@ -98,10 +98,20 @@ func (s *Search) Honest() error {
 	return nil
 }
 
-// Sample tries n combinations of one, two or three changes, drawn by a seed.
+// Sample tries the evidence of every session in the place of another's, and n
+// combinations of one, two or three changes, drawn by a seed.
 func (s *Search) Sample(seed uint64, n int) (Outcome, error) {
 	const unit = 256
 	var draws []func(*worker)
+	for _, x := range s.trials {
+		draws = append(draws, func(w *worker) {
+			for i := range x.changes {
+				if c := &x.changes[i]; c.part.name == everything {
+					w.try(x, c)
+				}
+			}
+		})
+	}
 	for first := 0; first < n; first += unit {
 		draws = append(draws, func(w *worker) {
 			r := rand.New(rand.NewPCG(seed, uint64(first)))
@@ -115,7 +125,7 @@ func (s *Search) Sample(seed uint64, n int) (Outcome, error) {
 }
 
 // All tries every combination of two changes; of three single members, from whatever
-// sessions; and of two single members beside another layer or link. Tenants see the
+// sessions; and of two single members beside another layer, link or bundle. Tenants see the
 // same evidence, so what one of them takes that another does not shows in two changes
 // that are near.
 func (s *Search) All() (Outcome, error) {
