@@ -98,15 +98,16 @@ func (s *Search) Honest() error {
 	return nil
 }
 
-// Sample tries the evidence of every session in the place of another's, and n
-// combinations of one, two or three changes, drawn by a seed.
+// Sample tries every single change for the first tenant, the evidence of every session
+// in the place of another's for all, and n combinations of up to three changes that are
+// drawn by a seed.
 func (s *Search) Sample(seed uint64, n int) (Outcome, error) {
 	const unit = 256
 	var draws []func(*worker)
 	for _, x := range s.trials {
 		draws = append(draws, func(w *worker) {
 			for i := range x.changes {
-				if c := &x.changes[i]; c.part.name == everything {
+				if c := &x.changes[i]; x.deep || c.part.name == everything {
 					w.try(x, c)
 				}
 			}

@@ -38,7 +38,7 @@ func TestHonest(t *testing.T) {
 func TestMixture(t *testing.T) {
 	s := search(t)
 	began := time.Now()
-	const budget = 4000
+	const budget = 3000
 	run := func() (Outcome, error) { return s.Sample(12, budget) }
 	if all() {
 		s.Progress = func(what string, o Outcome) {
