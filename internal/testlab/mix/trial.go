@@ -112,8 +112,13 @@ func (c *Counterexample) smallest() *Counterexample {
 }
 
 // differs says in which ways trusted evidence is not of a session: by what is
-// claimed, and by the quotes and logs themselves.
+// claimed, by the quotes and logs themselves, and by what certifies the vTPM.
 func (x *trial) differs(r *run, report *verify.Report, e evidence) (list []string) {
+	own := func(path string, matters bool) {
+		if n := x.schema.number(path); matters && n >= 0 && !bytes.Equal(e[n], r.evidence[n]) {
+			list = append(list, path)
+		}
+	}
 	if !bytes.Equal(report.Challenge, r.challenge()) || r.Challenge != x.base.Challenge {
 		list = append(list, "challenge")
 	}
@@ -132,18 +137,17 @@ func (x *trial) differs(r *run, report *verify.Report, e evidence) (list []strin
 		for _, what := range l.truth.differs(l.claims) {
 			list = append(list, l.name+" "+what)
 		}
-		own := func(member string, matters bool) {
-			path := l.name + "." + member
-			if n := x.schema.number(path); matters && n >= 0 && !bytes.Equal(e[n], r.evidence[n]) {
-				list = append(list, path)
-			}
-		}
-		own("quote.attest", true)
-		own("quote.signature", true)
-		log, ima := l.claims.Log.Replayed(), l.claims.IMA
-		own("logs.uefi", len(log) > 0)
-		own("logs.userspace", slices.Contains(log, 11))
-		own("logs.ima", ima != nil)
+		log := l.claims.Log.Replayed()
+		own(l.name+".quote.attest", true)
+		own(l.name+".quote.signature", true)
+		own(l.name+".logs.uefi", len(log) > 0)
+		own(l.name+".logs.userspace", slices.Contains(log, 11))
+		own(l.name+".logs.ima", l.claims.IMA != nil)
+	}
+	certified := report.LinkMethod == quote.LinkEKCertified
+	own("guest.ek.certificates", certified)
+	for _, n := range x.schema.under("link.ca") {
+		own(x.schema.paths[n], certified)
 	}
 	return list
 }
