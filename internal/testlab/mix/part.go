@@ -72,6 +72,7 @@ func (s *schema) parts() []*part {
 		add(l+" keys", l+".ek", l+".ak")
 		add(l+" state", l+".quote", l+".pcrs", l+".logs")
 		add(l+" quote and values", l+".quote", l+".pcrs")
+		add(l+" values and logs", l+".pcrs", l+".logs")
 	}
 	add("host quote and link", "host.quote", "link")
 	add("link and challenge", "link", "challenge")
