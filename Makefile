@@ -8,6 +8,7 @@
 #                   Debian, about five minutes
 #   make lint     format, static analysis, this module's own rules, stale files
 #   make docs     write CHECKS.md and docs/deepattest.1 again
+#   make soundness   evidence of honest sessions in every mixture: none but their own is trusted (half an hour)
 #   make fuzz     every fuzz target for FUZZTIME (default 60s)
 #   make mutate   conditions of quote, verify and policy that no test would miss;
 #                 an hour; minutes with FILES='verify/link.go policy/section.go:40',
@@ -21,7 +22,7 @@ BENCHTIME ?= 1s
 
 CMD = ./cmd/deepattest
 
-.PHONY: build demo test race e2e e2e-quick openstack lint bench fuzz mutate docs vuln clean need
+.PHONY: build demo test race soundness e2e e2e-quick openstack lint bench fuzz mutate docs vuln clean need
 
 # One static program of under 16 MiB, as it goes into an initramfs: functions are
 # not inlined but where verification spends its time.
@@ -44,6 +45,10 @@ test: need
 
 race: need
 	DEEPATTEST_NEED_SWTPM=1 $(GO) test -race -timeout 20m ./...
+
+# What make test draws a sample of, in full.
+soundness:
+	DEEPATTEST_SOUNDNESS=all $(GO) test -count 1 -timeout 60m -v ./internal/testlab/mix
 
 e2e:
 	@scripts/need-e2e.sh >/dev/null

@@ -257,6 +257,16 @@ func xenVectors() []Vector {
 		return nil
 	})
 	add(Vector{
+		Name: "MissingHostLayer", Flags: []string{"Layers"},
+		Undecided: []string{"host.ek.chain", "host.ek.enrolled", "host.ak.attributes", "link.method"},
+		Comment:   "the vTPM's part of a deep quote alone, without the hardware that signed for it",
+	}, func(s *XenScene) error { s.Bundle.Host = nil; return nil })
+	add(Vector{
+		Name: "MissingGuestLayer", Flags: []string{"Layers"},
+		Undecided: []string{"host.quote.nonce", "link.method", "guest.ak.attributes"},
+		Comment:   "a deep quote without the PCRs of the vTPM that it is over",
+	}, func(s *XenScene) error { s.Bundle.Guest = nil; return nil })
+	add(Vector{
 		Name: "UnmeasuredHost", Flags: []string{"Unmeasured"}, Undecided: []string{"link.xen-measured"},
 		Comment: "firmware alone was measured: PCRs 8 to 15 are zero, 17 to 19 ones",
 	}, func(s *XenScene) error {

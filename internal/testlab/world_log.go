@@ -29,26 +29,30 @@ func (m *Machine) LengthenLog(size int) error {
 // log, without the header. The SHA-256 PCRs from 0 to 15 that have events become
 // what the log gives.
 func (m *Machine) Remeasure(edit func([]quote.Event) []quote.Event) error {
-	l, err := newLogEditor(m.Logs.UEFI)
-	if err != nil {
+	var err error
+	if m.Logs.UEFI, err = EditLog(m.Logs.UEFI, edit); err != nil {
 		return err
 	}
-	l.events = edit(slices.Clone(l.events))
-	m.Logs.UEFI = l.encode()
 	return m.replay()
 }
 
 // Relabel changes what the machine's log says of its events, and leaves the PCRs
 // as they are: digests must stay.
 func (m *Machine) Relabel(edit func([]quote.Event)) error {
-	l, err := newLogEditor(m.Logs.UEFI)
+	var err error
+	m.Logs.UEFI, err = EditLog(m.Logs.UEFI, func(events []quote.Event) []quote.Event { edit(events); return events })
+	return err
+}
+
+// EditLog writes a crypto-agile log with other events: edit changes a copy of those
+// that it has, without the header.
+func EditLog(data []byte, edit func([]quote.Event) []quote.Event) ([]byte, error) {
+	l, err := newLogEditor(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	l.events = slices.Clone(l.events)
-	edit(l.events)
-	m.Logs.UEFI = l.encode()
-	return nil
+	l.events = edit(slices.Clone(l.events))
+	return l.encode(), nil
 }
 
 // MeasuredText is an event over data whose SHA-256 digest is that of measured, and
