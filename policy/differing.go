@@ -129,9 +129,9 @@ func differingBytes(from, to string) (string, string) {
 	return shorten(from), shorten(to)
 }
 
-// closestText returns the one of some texts with the fewest words between what it
+// Closest returns the one of some texts with the fewest words between what it
 // has in common with a text at its start and at its end.
-func closestText(text string, list []string) string {
+func Closest(text string, list []string) string {
 	words := strings.Split(text, " ")
 	closest, least := "", -1
 	for _, other := range list {

@@ -63,10 +63,10 @@ func FuzzDiffering(f *testing.F) {
 
 func TestClosestText(t *testing.T) {
 	list := []string{"root=/dev/a quiet", "root=/dev/b ro quiet splash", "x"}
-	if got := closestText("root=/dev/b ro quiet splash init=/bin/sh", list); got != list[1] {
+	if got := Closest("root=/dev/b ro quiet splash init=/bin/sh", list); got != list[1] {
 		t.Errorf("closest: %q", got)
 	}
-	if got := closestText("x", nil); got != "" {
+	if got := Closest("x", nil); got != "" {
 		t.Errorf("closest of none: %q", got)
 	}
 }

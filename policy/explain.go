@@ -297,7 +297,7 @@ func (x explainer) changes(e *PCRExplanation, list []change) {
 		out.Component = identity(name.Name)
 		found := findCause(x.layer, name.Name)
 		out.Cause, out.Actor = found.text, found.actor
-		if to := c.to; to != nil && to.detail == "" && (to.name == nameLoadOptions || to.name == nameCommandLineSection) {
+		if to := c.to; to != nil && to.event >= 0 && (to.name == nameLoadOptions && to.rests == quote.RestsHint || to.name == nameCommandLineSection && to.detail == "") {
 			out.Cause += "; the log holds its digest only: a line that cmdline.allow has is recognised"
 		}
 		e.Changes = append(e.Changes, out)

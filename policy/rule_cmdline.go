@@ -47,7 +47,7 @@ func (s *section) commandLine() outcome {
 			return fail("a kernel command line breaks a rule: %s", broken).evidence(lineText(l.Text), rule.String(), where)
 		case !listed:
 			return fail("a kernel command line is not on the list of %d; wanted is the closest of them", len(rule.Allow)).
-				evidence(lineText(l.Text), closestText(l.Text, rule.Allow), where)
+				evidence(lineText(l.Text), Closest(l.Text, rule.Allow), where)
 		default:
 			sure++
 		}

@@ -38,7 +38,7 @@ func DiffText(w io.Writer, d *policy.Difference, o TextOptions) error {
 			fmt.Fprintf(&t.b, "  %s\n", clean(c.Rule, maxValue))
 		}
 		if listed++; listed <= maxEntries || strings.HasPrefix(c.Rule, "cmdline.") {
-			t.ruleChange(c, replaced(d.Changes, i))
+			t.ruleChange(c, replaced(d.Changes, c))
 		}
 		last := i+1 == len(d.Changes) || string(d.Changes[i+1].Layer)+d.Changes[i+1].Rule != rule
 		if more := listed - maxEntries; last && more > 0 && !strings.HasPrefix(c.Rule, "cmdline.") {
@@ -56,28 +56,18 @@ func policyName(p policy.PolicyRef) string {
 }
 
 // replaced is the entry that an added one most likely stands for: of those that the
-// same rule loses, the one in the same place.
-func replaced(changes []policy.RuleChange, at int) string {
-	c := changes[at]
-	if c.Added == "" || c.Removed != "" {
+// same rule loses the closest.
+func replaced(changes []policy.RuleChange, c policy.RuleChange) string {
+	if c.Added == "" || c.Removed != "" || len(c.Added) <= maxEye {
 		return c.Removed
 	}
 	var lost []string
-	place := 0
-	for i, o := range changes {
-		if o.Layer != c.Layer || o.Rule != c.Rule {
-			continue
-		}
-		if o.Removed != "" {
+	for _, o := range changes {
+		if o.Layer == c.Layer && o.Rule == c.Rule && o.Removed != "" {
 			lost = append(lost, o.Removed)
-		} else if i < at {
-			place++
 		}
 	}
-	if place < len(lost) {
-		return lost[place]
-	}
-	return ""
+	return policy.Closest(c.Added, lost)
 }
 
 // ruleChange writes one change; instead is what an added entry stands for, or empty.
