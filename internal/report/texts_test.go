@@ -82,7 +82,7 @@ func TestExplainAndDiffShowWhatDiffers(t *testing.T) {
 		t.Fatal(err)
 	}
 	text = b.String()
-	if !strings.Contains(text, "    + "+evil+"\n") || !strings.Contains(text, evil+"\n        ... audit_backlog_limit=8192 quiet [+init=/bin/sh]\n") || strings.Contains(text, " more\n") {
+	if !strings.Contains(text, "    + "+evil+"\n") || !strings.Contains(text, evil+"\n        ... audit_backlog_limit=8192 quiet [+init=/bin/sh]\n") || strings.Contains(text, "    and ") {
 		t.Errorf("the diff does not show the lines:\n%s", text)
 	}
 	if !strings.Contains(text, "kernel command line: abababababab.. -> abababababab..\n          ... audit_backlog_limit=8192 quiet [+init=/bin/sh]\n") {
