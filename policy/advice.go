@@ -25,10 +25,17 @@ func layerClaims(c *verify.Claims) *LayerClaims {
 			l.SecureBoot = "enabled"
 		}
 	}
+	left := maxMeasured
 	for _, line := range c.Log.CommandLines(nil).Lines {
-		if line.Rests == quote.RestsData && line.Text != "" && !line.Doubtful {
-			l.CommandLine = append(l.CommandLine, clipTo(line.Text, 4096))
+		if line.Rests != quote.RestsData || line.Text == "" || line.Doubtful {
+			continue
 		}
+		if left < len(line.Text) {
+			l.CommandLineCut += len(line.Text)
+			continue
+		}
+		left -= len(line.Text)
+		l.CommandLine = append(l.CommandLine, lineText(line.Text))
 	}
 	return l
 }

@@ -41,16 +41,16 @@ func align(from, to []measured) []change {
 	}
 	var list []change
 	i, j := 0, 0
-	for _, match := range common(from, to) {
+	for _, match := range common(from, to, func(a, b *measured) bool { return bytes.Equal(a.digest, b.digest) }) {
 		list = append(list, pair(from[i:match[0]], to[j:match[1]])...)
 		i, j = match[0]+1, match[1]+1
 	}
 	return append(list, pair(from[i:], to[j:])...)
 }
 
-// common returns the places of a longest common subsequence, by digest. Lists too
-// long for the table have nothing in common.
-func common(from, to []measured) (matches [][2]int) {
+// common returns the places of a longest common subsequence. Lists too long for the
+// table have nothing in common.
+func common[E any](from, to []E, same func(a, b *E) bool) (matches [][2]int) {
 	n, m := len(from), len(to)
 	if n == 0 || m == 0 || n > maxAlign/m {
 		return nil
@@ -59,7 +59,7 @@ func common(from, to []measured) (matches [][2]int) {
 	for i := n - 1; i >= 0; i-- {
 		for j := m - 1; j >= 0; j-- {
 			at := i*(m+1) + j
-			if bytes.Equal(from[i].digest, to[j].digest) {
+			if same(&from[i], &to[j]) {
 				longest[at] = longest[at+m+2] + 1
 			} else {
 				longest[at] = max(longest[at+m+1], longest[at+1])
@@ -68,7 +68,7 @@ func common(from, to []measured) (matches [][2]int) {
 	}
 	for i, j := 0, 0; i < n && j < m; {
 		switch at := i*(m+1) + j; {
-		case bytes.Equal(from[i].digest, to[j].digest):
+		case same(&from[i], &to[j]):
 			matches = append(matches, [2]int{i, j})
 			i, j = i+1, j+1
 		case longest[at+m+1] >= longest[at+1]:
@@ -131,7 +131,7 @@ func pair(from, to []measured) []change {
 // identity is a component's name without what may change of it while it is still
 // the same thing.
 func identity(name string) string {
-	for _, prefix := range []string{"GRUB command", "kernel command line", "module command line", "GPT", "firmware version", "image from memory"} {
+	for _, prefix := range []string{"GRUB command", "kernel command line", "module command line", "boot loader", "GPT", "firmware version", "image from memory"} {
 		if strings.HasPrefix(name, prefix) {
 			return prefix
 		}

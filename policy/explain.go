@@ -87,7 +87,7 @@ func Explain(p *Policy, b *Boot) *Explanation {
 		case boot.Bank != rules.Bank || len(boot.PCRs) == 0:
 			l.Note = fmt.Sprintf("the evidence has no PCRs of bank %s", rules.Bank)
 		default:
-			x := explainer{layer: layer, boot: boot, have: boot.components()}
+			x := explainer{layer: layer, boot: boot, have: boot.components(rules.knownLines())}
 			profile := closestProfile(rules.Profiles, boot.PCRs)
 			for _, n := range union(rules.Pinned(), slices.Collect(maps.Keys(boot.PCRs))) {
 				l.PCRs = append(l.PCRs, x.accepted(n, rules, profile))
@@ -117,8 +117,9 @@ func Compare(from, to *Boot) *Explanation {
 		case a.Bank != b.Bank || len(a.PCRs) == 0 || len(b.PCRs) == 0:
 			l.Note = fmt.Sprintf("the two have no PCR bank in common that is compared: %s and %s", a.Bank, b.Bank)
 		default:
-			x := explainer{layer: layer, boot: b, have: b.components()}
-			before := a.components()
+			lines := slices.Concat(a.lines(), b.lines())
+			x := explainer{layer: layer, boot: b, have: b.components(lines)}
+			before := a.components(lines)
 			for _, n := range union(slices.Collect(maps.Keys(a.PCRs)), slices.Collect(maps.Keys(b.PCRs))) {
 				l.PCRs = append(l.PCRs, x.boots(n, a, before[n]))
 			}
@@ -174,10 +175,21 @@ type explainer struct {
 	have  map[int][]measured // of boot
 }
 
-// components are the measurements of each PCR.
-func (m *Measured) components() map[int][]measured {
+// lines are the kernel command lines that a log holds.
+func (m *Measured) lines() (list []string) {
+	for _, l := range m.Log.CommandLines(nil).Lines {
+		if l.Text != "" && !l.Doubtful {
+			list = append(list, l.Text)
+		}
+	}
+	return list
+}
+
+// components are the measurements of each PCR, with the text of command lines that
+// are known.
+func (m *Measured) components(known []string) map[int][]measured {
 	list := make(map[int][]measured)
-	for _, c := range m.Log.Components() {
+	for _, c := range m.Log.Components(known...) {
 		list[c.PCR] = append(list[c.PCR], measured{c.Name, c.Detail, c.Digest, c.Event, c.Rests})
 	}
 	return list
@@ -285,6 +297,9 @@ func (x explainer) changes(e *PCRExplanation, list []change) {
 		out.Component = identity(name.Name)
 		found := findCause(x.layer, name.Name)
 		out.Cause, out.Actor = found.text, found.actor
+		if to := c.to; to != nil && to.event >= 0 && (to.name == nameLoadOptions && to.rests == quote.RestsHint || to.name == nameCommandLineSection && to.detail == "") {
+			out.Cause += "; the log holds its digest only: a line that cmdline.allow has is recognised"
+		}
 		e.Changes = append(e.Changes, out)
 	}
 }
@@ -316,7 +331,7 @@ func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) 
 	if len(have) > 0 && e.PCR != quote.IMAPCR {
 		var all []string
 		for _, c := range have[:min(len(have), 6)] {
-			all = append(all, c.name)
+			all = append(all, clipTo(c.name, maxText/4))
 		}
 		parts = append(parts, "measured into it now: "+strings.Join(all, ", "))
 	}

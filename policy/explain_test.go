@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -334,4 +335,41 @@ func BenchmarkExplain(b *testing.B) {
 		Explain(rules, UnverifiedBoot("b", bundle, rules))
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "bundles/s")
+}
+
+// A command line of which the log holds its digest only is shown where the policy
+// holds the line.
+func TestExplainRecognisesCommandLines(t *testing.T) {
+	const line = "console=ttyS0 vm.role=report" // of the captured boots
+	p := policyOf(t, "uki-sb")
+	name := nameLoadOptions
+	for i, c := range p.Guest.PCRs[9][0].Components {
+		if c.Name == name {
+			p.Guest.PCRs[9][0].Components[i].Digest = bytes.Repeat([]byte{1}, 32)
+		}
+	}
+	p.Guest.PCRs[9][0].Digest = bytes.Repeat([]byte{2}, 32)
+	change := func() Change {
+		for _, c := range guestOf(t, Explain(p, sampleBoot(t, "uki-sb"))).pcr(9).Changes {
+			if c.Component == name {
+				return c
+			}
+		}
+		t.Fatal("no change of the load options")
+		return Change{}
+	}
+	if c := change(); c.To.Detail == line || c.To.Proven || !strings.Contains(c.Cause, "digest only") {
+		t.Errorf("without the line: %q, %s", c.To.Detail, c.Cause)
+	}
+	p.Guest.CommandLine = &CommandLineRule{Allow: []string{line}}
+	if c := change(); c.To.Detail != line || !c.To.Proven || strings.Contains(c.Cause, "digest only") {
+		t.Errorf("with the line: %q, proven %t, %s", c.To.Detail, c.To.Proven, c.Cause)
+	}
+	found := false
+	for _, c := range sampleBoot(t, "uki-sb").Guest.components([]string{line})[11] {
+		found = found || c.name == nameCommandLineSection && c.detail == line
+	}
+	if !found {
+		t.Error("the section .cmdline is not recognised")
+	}
 }

@@ -129,7 +129,7 @@ func (l *learnedLayer) add(index int, c *verify.Claims) {
 			if components == nil {
 				components = make(map[int][]ComponentValue)
 				for _, m := range c.Log.Components() {
-					components[m.PCR] = append(components[m.PCR], ComponentValue{Name: m.Name, Detail: m.Detail, Digest: m.Digest})
+					components[m.PCR] = append(components[m.PCR], ComponentValue{Name: clipTo(m.Name, maxMeasured), Detail: clipTo(m.Detail, maxMeasured), Digest: m.Digest})
 				}
 			}
 			v := learnedValue{first: index, boots: 1, Value: Value{Digest: digest, Components: components[n]}}
@@ -268,7 +268,7 @@ func (v *learnedValues) stability() string {
 			if side == nil {
 				side = c.from
 			}
-			if name := identity(side.name); !slices.Contains(names, name) {
+			if name := clipTo(identity(side.name), maxText/4); !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}

@@ -246,8 +246,8 @@ func (l *LayerPolicy) readValue(v value) (val Value, ok bool) {
 		example := "{name: shim, " + l.Bank.String() + ": " + strconv.Itoa(2*l.Bank.Size()) + " hexadecimal digits}"
 		cm := c.mapping(example, "name", "detail", l.Bank.String())
 		val.Components = append(val.Components, ComponentValue{
-			Name:   cm.need("name", example).text("shim"),
-			Detail: cm.get("detail").text("Debian, 16.1"),
+			Name:   cm.need("name", example).measuredText("shim"),
+			Detail: cm.get("detail").measuredText("Debian, 16.1"),
 			Digest: cm.need(l.Bank.String(), example).digest(l.Bank),
 		})
 	}
@@ -291,7 +291,7 @@ func (l *LayerPolicy) readCommandLine(v value) {
 	m := v.mapping(`cmdline: {deny: ["init="]}`, "allow", "deny", "require")
 	c := &CommandLineRule{}
 	for _, line := range m.get("allow").list(`allow: ["root=/dev/vda1 ro"]`) {
-		c.Allow = append(c.Allow, line.text(`"root=/dev/vda1 ro"`))
+		c.Allow = append(c.Allow, line.measuredText(`"root=/dev/vda1 ro"`))
 	}
 	parameters := func(key, example string) (list []string) {
 		for _, item := range m.get(key).list(key + ": [\"" + example + "\"]") {
@@ -342,7 +342,7 @@ func (l *LayerPolicy) readEvents(v value) {
 			if text, ok := pcr.scalar("a PCR", "11"); ok {
 				r.PCR, _ = pcrIndex(pcr, text)
 			}
-			r.Component = im.get("component").text("UKI section .linux")
+			r.Component = im.get("component").measuredText("UKI section .linux")
 			r.Digest = im.need(l.Bank.String(), example).digest(l.Bank)
 			rules = append(rules, r)
 		}

@@ -68,6 +68,14 @@ type LayerPolicy struct {
 	Events       *EventRules
 }
 
+// knownLines are the kernel command lines that the policy names whole.
+func (l *LayerPolicy) knownLines() []string {
+	if l == nil || l.CommandLine == nil {
+		return nil
+	}
+	return l.CommandLine.Allow
+}
+
 // Value is one accepted value of a PCR.
 type Value struct {
 	Digest     quote.Hex

@@ -106,7 +106,10 @@ type LayerClaims struct {
 	Replayed    []int             `json:"replayed"`              // PCRs the log explains in full
 	Clock       quote.ClockInfo   `json:"clock,omitzero"`        // absent where the counters are not known
 	SecureBoot  string            `json:"secureBoot"`            // "enabled", "disabled" or "unknown"
-	CommandLine []string          `json:"commandLine,omitempty"` // kernel command lines in the log
+	CommandLine []string          `json:"commandLine,omitempty"` // kernel command lines in the log, whole up to 64 KiB in all
+	// Bytes of the lines that are not shown because they exceed that. Kernels take a
+	// few KiB, so a log that has such lines hides something.
+	CommandLineCut int `json:"commandLineCut,omitzero"`
 }
 
 // CheckResult is a check with the advice that goes with a failure.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/deepattest/deepattest/quote"
 )
@@ -36,16 +37,17 @@ func (s *section) commandLine() outcome {
 		case l.Text == "":
 			note(unknown("the log proves only the digest of a kernel command line: name the whole line in cmdline.allow").evidence(l.Digest.String(), rule.String(), where))
 		case rule.denied(l.Text) != "":
-			return fail("a kernel command line breaks a rule: %s", rule.denied(l.Text)).evidence(clipTo(l.Text, 512), rule.String(), where)
+			return fail("a kernel command line breaks a rule: %s", rule.denied(l.Text)).evidence(lineText(l.Text), rule.String(), where)
 		case l.Doubtful && (broken != "" || !listed):
 			if !s.policy.pins(s.layer, l.PCR) {
-				note(unknown("it is not known whether a measured text is a kernel command line: pin PCR %d by value", l.PCR).evidence(clipTo(l.Text, 512), rule.String(), where))
+				note(unknown("it is not known whether a measured text is a kernel command line: pin PCR %d by value", l.PCR).evidence(lineText(l.Text), rule.String(), where))
 			}
 		case l.Doubtful:
 		case broken != "":
-			return fail("a kernel command line breaks a rule: %s", broken).evidence(clipTo(l.Text, 512), rule.String(), where)
+			return fail("a kernel command line breaks a rule: %s", broken).evidence(lineText(l.Text), rule.String(), where)
 		case !listed:
-			return fail("a kernel command line is not on the list").evidence(clipTo(l.Text, 512), rule.String(), where)
+			return fail("a kernel command line is not on the list of %d; wanted is the closest of them", len(rule.Allow)).
+				evidence(lineText(l.Text), Closest(l.Text, rule.Allow), where)
 		default:
 			sure++
 		}
@@ -113,9 +115,30 @@ func untouched(value []byte) bool {
 	return true
 }
 
+// lineText is a command line as a result holds it, which is UTF-8.
+func lineText(line string) string {
+	if utf8.ValidString(line) {
+		return clipTo(line, maxMeasured)
+	}
+	var b strings.Builder
+	for len(line) > 0 {
+		r, size := utf8.DecodeRuneInString(line)
+		if r == utf8.RuneError && size == 1 {
+			fmt.Fprintf(&b, `\x%02x`, line[0])
+		} else {
+			b.WriteString(line[:size])
+		}
+		line = line[size:]
+	}
+	return clipTo(b.String(), maxMeasured)
+}
+
+// clipTo bounds a text to n bytes, and says in them how many are not there.
 func clipTo(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}
-	return strings.ToValidUTF8(s[:n], "") + "..."
+	const note = "... (%d bytes more)"
+	kept := max(0, n-len(note)-10)
+	return strings.ToValidUTF8(s[:kept], "") + fmt.Sprintf(note, len(s)-kept)
 }

@@ -161,13 +161,13 @@ func (s *section) mismatch(n int, got quote.Hex, values []Value) outcome {
 	want := values[best].Components
 	gotName, wantName := "nothing more", "nothing more"
 	if at < len(have) {
-		gotName = have[at].Name + " " + have[at].Digest.String()
+		gotName = measuredText(have[at].Name, have[at].Detail, have[at].Digest)
 		where += fmt.Sprintf(", event %d", have[at].Event)
 	} else {
 		where += ", after its last event"
 	}
 	if at < len(want) {
-		wantName = want[at].Name + " " + want[at].Digest.String()
+		wantName = measuredText(want[at].Name, want[at].Detail, want[at].Digest)
 	}
 	if at == len(have) && at == len(want) {
 		return fail("PCR %d does not hold an accepted value; the components kept in the policy do not explain it", n).evidence(got.String(), accepted(values), where)
@@ -177,6 +177,15 @@ func (s *section) mismatch(n int, got quote.Hex, values []Value) outcome {
 		detail += " from " + note
 	}
 	return fail("%s", detail).evidence(gotName, wantName, where)
+}
+
+// measuredText shows a measurement. A command line is a detail where the log holds
+// its digest only.
+func measuredText(name, detail string, digest quote.Hex) string {
+	if name == nameLoadOptions || name == nameCommandLineSection {
+		name = strings.TrimSpace(name + " " + detail)
+	}
+	return clipTo(name, maxMeasured) + " " + digest.String()
 }
 
 func commonPrefix(have []quote.Component, want []ComponentValue) int {
@@ -191,7 +200,7 @@ func commonPrefix(have []quote.Component, want []ComponentValue) int {
 // Naming it all is work, so it is done once and only when asked for.
 func (s *section) measured() []quote.Component {
 	if s.named == nil {
-		s.named = s.claims.Log.Components()
+		s.named = s.claims.Log.Components(s.rules.knownLines()...)
 	}
 	return s.named
 }
@@ -210,7 +219,7 @@ func names(list []quote.Component) string {
 	const most = 6
 	var words []string
 	for _, c := range list[:min(most, len(list))] {
-		words = append(words, c.Name)
+		words = append(words, clipTo(c.Name, maxText/4))
 	}
 	s := strings.Join(words, ", ")
 	if len(list) > most {

@@ -123,7 +123,7 @@ func (s *stager) stage(pcr int, v Value, edits []edit, used []bool, note string)
 		s.note("PCR %d: the components beside the value %.12s.. do not give it, so nothing is predicted from it", pcr, v.Digest)
 		return
 	}
-	next := Value{Note: clipTo(note, maxText-8), Components: list}
+	next := Value{Note: clipTo(note, maxText), Components: list}
 	var err error
 	if next.Digest, err = quote.ExtendAll(s.alg, start, digests(list)); err != nil {
 		s.note("PCR %d: %v", pcr, err)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/deepattest/deepattest/quote"
 )
@@ -17,8 +19,11 @@ const (
 	nameGRUBLine      = "kernel command line: "
 	nameLoadOptions   = "kernel command line"
 	nameInitrd        = "initrd"
-	nameInnerKernel   = "image kernel of a unified kernel image"
-	nameFromMemory    = "image from memory"
+
+	nameCommandLineSection = namePrefixSection + ".cmdline"
+
+	nameInnerKernel = "image kernel of a unified kernel image"
+	nameFromMemory  = "image from memory"
 )
 
 // bootImages returns the places of what firmware or a boot loader started from a
@@ -155,12 +160,25 @@ func (s *stager) commandLine(r Replacement) (edit, error) {
 		}
 		return list, did
 	}
-	return all(grub, replace(9, stub, func(c ComponentValue) bool {
-		if c.Name == nameLoadOptions {
-			s.note("PCR 9: the boot loader hands the kernel this command line and nothing more")
+	stubs := func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+		did := aside
+		for i := range list {
+			if n == 9 && list[i].Name == nameLoadOptions {
+				s.note("PCR 9: the boot loader hands the kernel this command line and nothing more")
+				list[i].Digest, list[i].Detail, did = stub, detailOf(r.Text), replaced
+			}
 		}
-		return c.Name == nameLoadOptions
-	})), nil
+		return list, did
+	}
+	return all(grub, stubs), nil
+}
+
+// detailOf is a text as a detail, which has printable characters only.
+func detailOf(text string) string {
+	if strings.ContainsFunc(text, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+		return ""
+	}
+	return text
 }
 
 // text replaces a piece of text in all that GRUB runs, and in the names of files.

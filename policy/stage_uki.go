@@ -12,12 +12,13 @@ import (
 // newUKI is a unified kernel image that is to come.
 type newUKI struct {
 	*stager
-	image    quote.Hex        // Authenticode, PCR 4
-	kernel   quote.Hex        // Authenticode of .linux, which firmware measures too with Secure Boot off
-	sections []ComponentValue // PCR 11
-	initrd   quote.Hex        // content of .initrd, PCR 9
-	line     quote.Hex        // of the kernel's load options, PCR 9; nil without .cmdline
-	lineText quote.Hex        // content of .cmdline
+	image      quote.Hex        // Authenticode, PCR 4
+	kernel     quote.Hex        // Authenticode of .linux, which firmware measures too with Secure Boot off
+	sections   []ComponentValue // PCR 11
+	initrd     quote.Hex        // content of .initrd, PCR 9
+	line       quote.Hex        // of the kernel's load options, PCR 9; nil without .cmdline
+	lineText   quote.Hex        // content of .cmdline
+	lineDetail string           // line as a text
 }
 
 // uki replaces a unified kernel image: the image in PCR 4, its sections in PCR 11,
@@ -60,6 +61,12 @@ func (s *stager) uki(r Replacement) (edit, error) {
 	errs = append(errs, err)
 	if u.lineText != nil {
 		u.line = digest(quote.LoadOptionsDigest(line, s.alg))
+		for i := range u.sections {
+			if u.sections[i].Name == nameCommandLineSection {
+				u.sections[i].Detail = detailOf(line)
+			}
+		}
+		u.lineDetail = detailOf(line)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -155,7 +162,7 @@ func (u *newUKI) handedOver(n int, list []ComponentValue) ([]ComponentValue, tou
 			case slices.ContainsFunc(u.components(11), sectionIs(".cmdline", u.lineText)) && !bytes.Equal(u.line, c.Digest) && u.oneLine():
 				u.note("PCR 9: the kernel was not handed the section .cmdline as it is, so its command line is taken to stay the same")
 			default:
-				list[i].Digest, did = u.line, replaced
+				list[i].Digest, list[i].Detail, did = u.line, u.lineDetail, replaced
 			}
 		}
 	}

@@ -75,6 +75,21 @@ func ReadCommandLines(records []Record, known []string) *CommandLines {
 	return &c.CommandLines
 }
 
+// Recognise gives a firmware log's components that are command lines of which the
+// log holds a digest only their text, where it is known: load options in PCR 9 and
+// sections .cmdline in PCR 11.
+func (c *CommandLines) Recognise(list []Component) {
+	for _, line := range c.Lines {
+		if line.PCR != 9 && line.PCR != 11 || line.Text == "" || line.Doubtful {
+			continue
+		}
+		at, found := slices.BinarySearchFunc(list, line.Event, func(c Component, event int) int { return c.Event - event })
+		if found && list[at].PCR == line.PCR && bytes.Equal(list[at].Digest, line.Digest) {
+			list[at].Detail, list[at].Rests = whole(line.Text), RestsData
+		}
+	}
+}
+
 type cmdlineReader struct {
 	CommandLines
 	alg      Alg

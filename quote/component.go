@@ -12,10 +12,12 @@ type Component struct {
 	PCR    int       //
 	Type   EventType // unprotected; zero for the userspace log
 	Kind   string    // one of the Kind constants
-	Name   string    // printable, at most a few hundred bytes: "kernel command line"
+	Name   string    // printable: "kernel command line"
 	Detail string    // printable, may be empty: what else the data tells
 	Digest Hex       // what went into the PCR of the bank asked for
 	Rests  Rests     // what Name and Detail rest on
+
+	whole bool // the data are what was measured: no text of them is cut
 }
 
 // Rests says how far a name or a text can be believed once the log replays to
@@ -60,12 +62,12 @@ func (l *EventLog) Components(alg Alg) []Component { return NameComponents(l.Rec
 // NameComponents is Components over records of a firmware's log.
 func NameComponents(records []Record) []Component {
 	list := make([]Component, 0, len(records))
-	grub := ""
+	var grub grubLoad
 	var sections sectionReader
 	for i := range records {
 		r := &records[i]
 		e := r.event
-		c := Component{Event: r.Index, PCR: r.PCR, Type: e.Type, Kind: KindOther, Digest: r.Digest, Rests: RestsHint}
+		c := Component{Event: r.Index, PCR: r.PCR, Type: e.Type, Kind: KindOther, Digest: r.Digest, Rests: RestsHint, whole: r.Measured != nil}
 		known := *e
 		known.Data = r.Measured
 		if section, of, ok := sections.next(e, r.Check); ok {
@@ -83,7 +85,7 @@ func NameComponents(records []Record) []Component {
 			if formed && r.Check == DataMatches && len(r.Measured) < len(e.Data) {
 				c.Rests = RestsData
 			}
-			c.byGRUB(e, &grub)
+			grub.name(&c)
 		}
 		switch r.Check {
 		case DataDiffers:
@@ -161,16 +163,22 @@ func isAction(text string) bool {
 	return false
 }
 
-// byGRUB names a kernel that GRUB loads into memory, whose event holds no path:
-// it comes after the command that loads it.
-func (c *Component) byGRUB(e *Event, last *string) {
+// grubLoad is what GRUB's last command loads, or empty.
+type grubLoad string
+
+// name names a kernel that GRUB loads into memory, whose event holds no path: it
+// comes after the command that loads it. That is a hint, and so it is short.
+func (g *grubLoad) name(c *Component) {
 	switch {
 	case c.Kind == KindGRUBCommand:
-		*last = strings.TrimPrefix(c.Name, "GRUB command: ")
-	case c.Kind == KindImage && c.Name == imageFromMemory:
-		if words := strings.Fields(*last); len(words) > 1 && (strings.HasPrefix(words[0], "linux") || words[0] == "chainloader") {
-			c.Name += ", GRUB: " + words[0] + " " + words[1]
+		*g = ""
+		command, rest, _ := strings.Cut(strings.TrimPrefix(c.Name, "GRUB command: "), " ")
+		file, _, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
+		if file != "" && (strings.HasPrefix(command, "linux") || command == "chainloader") {
+			*g = grubLoad(printable(command + " " + file))
 		}
+	case c.Kind == KindImage && c.Name == imageFromMemory && *g != "":
+		c.Name += ", GRUB: " + string(*g)
 	}
 }
 
@@ -219,7 +227,11 @@ func (c *Component) name(e *Event) {
 }
 
 func (c *Component) set(kind, name, detail string) {
-	c.Kind, c.Name, c.Detail = kind, strings.TrimRight(printable(name), ": "), printable(detail)
+	shown := printable
+	if c.whole {
+		shown = whole
+	}
+	c.Kind, c.Name, c.Detail = kind, strings.TrimRight(shown(name), ": "), shown(detail)
 }
 
 func platformName(t EventType) string {
@@ -320,11 +332,11 @@ func (c *Component) partitions(e *Event) {
 
 // asciiText returns data as text without its NUL, or nothing when it is binary.
 func asciiText(data []byte) string {
-	s := strings.TrimRight(string(data[:min(len(data), 2*maxName)]), "\x00")
-	if strings.ContainsFunc(s, notPrintable) {
+	data = bytes.TrimRight(data, "\x00")
+	if bytes.ContainsFunc(data, notPrintable) {
 		return ""
 	}
-	return s
+	return string(data)
 }
 
 // blobText describes the three forms that firmware code events come in: a

@@ -3,6 +3,7 @@ package quote
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // variable names the events that hold a UEFI_VARIABLE_DATA.
@@ -42,23 +43,47 @@ func notHex(r rune) bool {
 func (c *Component) bootVariable(v UEFIVariable) {
 	if v.Name == "BootOrder" {
 		var order []string
-		for i := 0; i+1 < len(v.Data) && len(order) < 32; i += 2 {
+		for i := 0; i+1 < len(v.Data); i += 2 {
 			order = append(order, fmt.Sprintf("%04X", uint16(v.Data[i])|uint16(v.Data[i+1])<<8))
 		}
 		c.set(KindBootVariable, "boot order", strings.Join(order, ","))
 		return
 	}
-	description, path := parseLoadOption(v.Data)
+	description, path, options := parseLoadOption(v.Data)
 	name := "boot entry " + v.Name
 	if description != "" {
 		name += " (" + description + ")"
 	}
+	if text := optionsText(options); text != "" {
+		path += " with " + text
+	}
 	c.set(KindBootVariable, name, path)
 }
 
-// parseLoadOption returns the description and the device path of an
-// EFI_LOAD_OPTION (UEFI 2.10, section 3.1.3), empty when it is none.
-func parseLoadOption(data []byte) (description, path string) {
+// optionsText shows a boot entry's OptionalData. It is what the image gets as its
+// LoadOptions (UEFI 2.10, section 3.1.3): to Linux's EFI stub and to systemd-stub
+// the kernel command line, in UTF-16. Entries that EDK II makes by itself have a
+// GUID there, which is not shown.
+func optionsText(options []byte) string {
+	if text := asciiText(options); text != "" {
+		return "options: " + text
+	}
+	if len(options) == 0 || len(options) == len(GUID{}) && options[1] != 0 {
+		return ""
+	}
+	if len(options) < 2 || options[0] == 0 || options[1] != 0 {
+		return count(len(options), "byte") + " of optional data"
+	}
+	text := decodeUTF16(options)
+	if more := len(options) - len(encodeUTF16(text)) - 2; more > 0 {
+		return "options: " + text + " and " + count(more, "byte") + " behind them"
+	}
+	return "options: " + text
+}
+
+// parseLoadOption returns the description, the device path and the OptionalData of
+// an EFI_LOAD_OPTION (UEFI 2.10, section 3.1.3), empty when it is none.
+func parseLoadOption(data []byte) (description, path string, options []byte) {
 	r := littleEndian("EFI_LOAD_OPTION", data)
 	r.u32("Attributes")
 	size := int(r.u16("FilePathListLength"))
@@ -71,9 +96,9 @@ func parseLoadOption(data []byte) (description, path string) {
 	}
 	list := r.bytes(size, "FilePathList")
 	if r.err != nil {
-		return "", ""
+		return "", "", nil
 	}
-	return description, DevicePathText(list)
+	return description, DevicePathText(list), data[r.off:]
 }
 
 func authorityText(data []byte) string {
@@ -90,7 +115,7 @@ func certificateText(c Certificate) string {
 
 // asciiLines shows short texts such as an SBAT level.
 func asciiLines(data []byte) string {
-	return asciiText([]byte(strings.ReplaceAll(strings.TrimSpace(string(data[:min(len(data), maxName)])), "\n", " ")))
+	return asciiText([]byte(strings.ReplaceAll(strings.TrimSpace(string(data)), "\n", " ")))
 }
 
 func databaseText(v UEFIVariable) string {
@@ -162,7 +187,7 @@ func (c *Component) tag(e *Event) {
 	}
 	text := asciiText(t.Data)
 	if text == "" && e.PCR != 9 {
-		text = decodeUTF16(t.Data[:min(len(t.Data), 2*maxName)])
+		text = decodeUTF16(t.Data)
 	}
 	switch t.ID {
 	case tagLinuxInitrd:
@@ -248,7 +273,10 @@ func (c *Component) ipl(e *Event) {
 	case e.PCR == 9 && strings.ContainsAny(text, "/)"):
 		c.set(KindFile, "file "+text, "")
 	default:
-		c.set(KindOther, "boot loader: "+asciiText(e.Data), "")
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			text = "" // no text
+		}
+		c.set(KindOther, "boot loader: "+text, "")
 	}
 }
 

@@ -155,18 +155,27 @@ func OfPCR(records []Record, pcr int) []Record {
 	return list
 }
 
-// Hint is a printable name out of the log, which nothing proves.
+// Hint is a printable name out of the log. Nothing proves it, but for a boot
+// loader's text that the digest is of, which is whole.
 func (r *Record) Hint() string {
 	switch e := r.event; {
+	case e == nil && r.Measured != nil:
+		return printable(r.user.Type) + " " + whole(r.user.Text)
 	case e == nil:
 		return printable(r.user.Type + " " + r.user.Text)
-	case e.commandLine():
+	case e.commandLine() && r.Measured == nil:
 		return "kernel command line"
 	case e.Type == EventIPL:
-		if text, ok := utf16Text(e.Data); ok {
-			return printable(text)
+		shown := printable
+		if r.Measured != nil {
+			shown = whole
 		}
-		return printable(strings.TrimSuffix(string(e.Data[:min(len(e.Data), maxName)]), "\x00"))
+		if text, ok := utf16Text(e.Data); ok {
+			return shown(text)
+		}
+		return shown(strings.TrimSuffix(string(e.Data), "\x00"))
+	case e.commandLine():
+		return "kernel command line"
 	default:
 		return e.Type.String()
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"unicode"
@@ -72,18 +73,25 @@ func encodeUTF16(s string) []byte {
 	return b
 }
 
-// maxName is the most bytes of untrusted text that a name repeats.
+// maxName is the most bytes that a name repeats of a text that nothing proves.
 const maxName = 256
 
 // printable makes untrusted text fit for a terminal and a report: what is not
 // printable is escaped, and what is too long is cut.
-func printable(s string) string {
-	if len(s) <= maxName && !strings.ContainsFunc(s, notPrintable) {
+func printable(s string) string { return escape(s, maxName) }
+
+// whole is printable for a text that was measured, and on which somebody decides:
+// what is cut off could be what an attacker appended. A byte becomes six at most,
+// so names stay within a small multiple of their log, which has a limit.
+func whole(s string) string { return escape(s, math.MaxInt) }
+
+func escape(s string, most int) string {
+	if len(s) <= most && !strings.ContainsFunc(s, notPrintable) {
 		return s
 	}
 	var b strings.Builder
 	for i, r := range s {
-		if b.Len() > maxName {
+		if b.Len() > most {
 			b.WriteString("…")
 			break
 		}

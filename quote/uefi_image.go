@@ -36,7 +36,7 @@ func (i ImageLoad) File() string {
 			file += decodeUTF16(n.data)
 		}
 	}
-	return printable(file)
+	return whole(file)
 }
 
 // maxPathNodes bounds a device path; real ones have under twenty nodes.
@@ -77,7 +77,7 @@ func DevicePathText(path []byte) string {
 		}
 		parts = append(parts, n.text())
 	}
-	return printable(strings.ReplaceAll(strings.Join(parts, "/"), "/,/", ","))
+	return whole(strings.ReplaceAll(strings.Join(parts, "/"), "/,/", ","))
 }
 
 func (n deviceNode) text() string {

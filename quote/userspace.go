@@ -206,15 +206,17 @@ func (l *UserspaceLog) Components(alg Alg) []Component {
 			continue
 		}
 		c := Component{Event: e.Index, PCR: e.PCR, Digest: e.Digest(alg), Rests: RestsHint}
+		check := e.DataDigested(alg)
+		c.whole = check == DataMatches
 		switch e.Type {
 		case "phase":
 			c.set(KindPhase, "boot phase "+e.Text, "")
 		case "":
 			c.set(KindSystem, "userspace: "+e.Text, "")
 		default:
-			c.set(KindSystem, e.Type+" "+e.Text, "")
+			c.set(KindSystem, printable(e.Type)+" "+e.Text, "")
 		}
-		switch e.DataDigested(alg) {
+		switch check {
 		case DataMatches:
 			c.Rests = RestsData
 		case DataDiffers:

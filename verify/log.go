@@ -411,8 +411,9 @@ func (g *Log) MeasuresKernel(pcrs ...int) bool {
 	})
 }
 
-// Components names what was measured into the replayed PCRs, in log order.
-func (g *Log) Components() []quote.Component {
+// Components names what was measured into the replayed PCRs, in log order. Command
+// lines of which the log holds the digest are recognised as CommandLines does.
+func (g *Log) Components(known ...string) []quote.Component {
 	if g == nil {
 		return nil
 	}
@@ -422,6 +423,7 @@ func (g *Log) Components() []quote.Component {
 			list = append(list, c)
 		}
 	}
+	g.CommandLines(known).Recognise(list)
 	if g.userspace != nil {
 		for _, c := range g.userspace.Components(g.alg) {
 			if c.Event < g.late[c.PCR] { // 0 for a PCR that is not replayed

@@ -47,7 +47,8 @@ type seenLayer struct {
 	Clock     quote.ClockInfo `json:"clock"`
 	Selection quote.Selection `json:"selection,omitempty"`
 	PCRs      quote.PCRs      `json:"pcrs"`
-	Logs      map[string]int  `json:"logs"` // bytes of each
+	Logs      map[string]int  `json:"logs"`                   // bytes of each
+	Lines     []string        `json:"commandLines,omitempty"` // kernel command lines in the event log, whole
 	Missing   []quote.Missing `json:"missing,omitempty"`
 	Certs     int             `json:"certificates"`
 }
@@ -85,6 +86,20 @@ func (p *program) inspect(c *cli.Context) error {
 	return p.writeJSON(s)
 }
 
+// commandLines are the kernel command lines in a log, each once.
+func commandLines(log *quote.EventLog) (list []string) {
+	seen := make(map[string]bool)
+	for _, bank := range log.Banks() {
+		for _, l := range log.CommandLines(bank) {
+			if l.Text != "" && !l.Doubtful && !seen[l.Text] {
+				seen[l.Text] = true
+				list = append(list, strings.ToValidUTF8(l.Text, "\uFFFD"))
+			}
+		}
+	}
+	return list
+}
+
 func look(name string, l *quote.Layer) seenLayer {
 	s := seenLayer{
 		Layer: name, TPM: l.TPM, EK: describeKey(l.TPM.Version, l.EK.Public), AK: describeKey(l.TPM.Version, l.AK.Public), PCRs: l.PCRs, Missing: l.Missing,
@@ -94,6 +109,9 @@ func look(name string, l *quote.Layer) seenLayer {
 		if len(log) > 0 {
 			s.Logs[kind] = len(log)
 		}
+	}
+	if log, err := quote.ParseEventLog(l.Logs.UEFI); err == nil {
+		s.Lines = commandLines(log)
 	}
 	if l.Is12() {
 		s.Quote = describeQuote12(l)
@@ -185,6 +203,9 @@ func (s seen) text() string {
 		}
 		for _, kind := range slices.Sorted(maps.Keys(l.Logs)) {
 			fmt.Fprintf(&b, "  %-8s %s log, %d bytes\n", "log", kind, l.Logs[kind])
+		}
+		for _, line := range l.Lines {
+			fmt.Fprintf(&b, "  %-8s %s\n", "cmdline", report.Whole(line))
 		}
 		for _, m := range l.Missing {
 			fmt.Fprintf(&b, "  %-8s %s: %s\n", "missing", report.Clean(m.What), report.Clean(m.Reason))

@@ -209,12 +209,12 @@ func (l *shownLog) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s log, %s, %s digests\nevent pcr  digest            what\n", l.Kind, plural(len(l.Events), "measurement"), l.Bank)
 	for _, e := range l.Events {
-		name := report.Clean(e.Name)
+		name := report.Whole(e.Name)
 		if !e.Proven {
 			name = "[" + name + "]"
 		}
 		if e.Detail != "" {
-			name += "   " + report.Clean(e.Detail)
+			name += "   " + report.Whole(e.Detail)
 		}
 		fmt.Fprintf(&b, "%5d %3d  %-16.16s  %s\n", e.Event, e.PCR, e.Digest, name)
 	}

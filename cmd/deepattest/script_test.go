@@ -27,7 +27,7 @@ func TestScripts(t *testing.T) {
 		}
 		return a
 	}
-	logs, examples := abs("../../quote/testdata/logs"), abs("../../examples/bundles")
+	logs, examples, field := abs("../../quote/testdata/logs"), abs("../../examples/bundles"), abs("../../internal/testlab/testdata/field")
 	testscript.Run(t, testscript.Params{
 		Dir:                "testdata",
 		RequireUniqueNames: true,
@@ -39,6 +39,7 @@ func TestScripts(t *testing.T) {
 			e.Values[benchKey{}] = &bench{t: e.T().(testing.TB), tpms: make(map[string]*vtpm), services: make(map[string]*service), proxies: make(map[string]*proxy)}
 			e.Setenv("LOGS", logs)
 			e.Setenv("EXAMPLES", examples)
+			e.Setenv("FIELD", field)
 			// What the machine that runs the tests has configured has no say in them.
 			none := filepath.Join(e.WorkDir, ".none.yaml")
 			e.Setenv("DEEPATTEST_CONFIG", none)

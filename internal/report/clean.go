@@ -2,17 +2,64 @@ package report
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/deepattest/deepattest/policy"
 )
 
 // Bounds in characters of what is shown of one value. The JSON form holds all
 // of it.
 const (
 	maxName  = 64  // names of machines, policies and link methods
-	maxValue = 200 // got, want, where
+	maxValue = 200 // digests, names of components
 	maxLine  = 600 // sentences
+	// Kernels take command lines of 2048 bytes, on some architectures of 4096.
+	maxText = 4096 // got, want, kernel command lines
 )
+
+// both is clean for a text on which somebody decides, such as a kernel command
+// line. One that is too long loses its middle and says how much: what comes last
+// could be what an attacker appended.
+func both(s string, limit int) string {
+	s = clean(s, math.MaxInt)
+	if len(s) <= limit {
+		return s
+	}
+	const note = " [%d characters not shown] "
+	half := max(0, limit-len(note)-8) / 2
+	return s[:half] + fmt.Sprintf(note, len(s)-2*half) + s[len(s)-half:]
+}
+
+// maxEye is how many characters of two texts people compare by eye; of longer ones
+// they are shown what differs.
+const maxEye = 100
+
+// differing shows what differs between two texts that are too long to compare by
+// eye; nothing when that takes more room than the texts.
+func differing(from, to string) string {
+	if min(len(from), len(to)) <= maxEye {
+		return ""
+	}
+	s := policy.Differing(from, to)
+	if len(s) > max(len(from), len(to)) {
+		return ""
+	}
+	return s
+}
+
+// evidence is what a check found and wanted, for people.
+func evidence(c policy.CheckResult, limit int) (list [][2]string) {
+	for _, v := range [][2]string{
+		{"got", both(c.Got, limit)}, {"want", both(c.Want, limit)}, {"diff", both(differing(c.Want, c.Got), max(limit, maxLine))}, {"where", both(c.Where, maxLine)},
+	} {
+		if v[1] != "" {
+			list = append(list, v)
+		}
+	}
+	return list
+}
 
 // cut marks a value that is not shown in full.
 const cut = ".."
@@ -79,3 +126,6 @@ func wrap(s string, width int) []string {
 
 // Clean makes one value from evidence safe for a line of text, as Text does.
 func Clean(s string) string { return clean(s, maxLine) }
+
+// Whole is Clean for a text on which somebody decides, of which nothing is cut.
+func Whole(s string) string { return clean(s, math.MaxInt) }

@@ -74,13 +74,11 @@ func (t *text) explainPCR(p policy.PCRExplanation) {
 		if i == 0 {
 			what = "first " + what
 		}
-		t.para(fmt.Sprintf("    %-14s ", what), "                   ", clean(c.Component, maxValue))
-		for _, side := range []struct {
-			word string
-			c    *policy.Component
-		}{{"from", c.From}, {"to", c.To}} {
-			if side.c != nil {
-				t.para(fmt.Sprintf("      %-4s ", side.word), "           ", state(side.c, c))
+		t.para(fmt.Sprintf("    %-14s ", what), "                   ", Whole(c.Component))
+		from, to, diff := sides(c)
+		for _, v := range [][2]string{{"from", from}, {"to", to}, {"diff", Whole(diff)}} {
+			if v[1] != "" {
+				t.para(fmt.Sprintf("      %-4s ", v[0]), "           ", v[1])
 			}
 		}
 		t.para("      usual cause: ", "           ", clean(c.Cause, maxLine)+"; ask: "+clean(c.Actor, maxName))
@@ -101,14 +99,45 @@ func labelled(digest, note string) string {
 	return fmt.Sprintf("%s (%s)", short(digest), clean(note, maxName))
 }
 
-// state is one side of a change: its digest, and what tells it from the other.
-func state(c *policy.Component, of policy.Change) string {
-	s := short(c.Digest.String())
+// sides are the two sides of a change, empty where there is none, and what differs
+// in their texts when those are long; the sides are without them then.
+func sides(c policy.Change) (from, to, diff string) {
+	var was, is string
+	if c.From != nil {
+		was = told(c.From, c)
+	}
+	if c.To != nil {
+		is = told(c.To, c)
+	}
+	if diff = differing(was, is); diff != "" {
+		was, is = "", ""
+	}
+	if c.From != nil {
+		from = state(c.From, was)
+	}
+	if c.To != nil {
+		to = state(c.To, is)
+	}
+	return from, to, diff
+}
+
+// told is what tells one side of a change from the other, beside its digest.
+func told(c *policy.Component, of policy.Change) string {
+	var parts []string
 	if c.Name != of.Component {
-		s += " " + clean(c.Name, maxValue)
+		parts = append(parts, c.Name)
 	}
 	if c.Detail != "" && (of.From == nil || of.To == nil || of.From.Detail != of.To.Detail) {
-		s += " " + clean(c.Detail, maxValue)
+		parts = append(parts, c.Detail)
+	}
+	return strings.Join(parts, " ")
+}
+
+// state is one side of a change: its digest, and what tells it from the other.
+func state(c *policy.Component, told string) string {
+	s := short(c.Digest.String())
+	if told != "" {
+		s += " " + Whole(told)
 	}
 	if c.Event != nil {
 		s += fmt.Sprintf(" (event %d", *c.Event)

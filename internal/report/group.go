@@ -184,10 +184,7 @@ func (t *text) entry(c policy.CheckResult, hint string) {
 	if c.Status == verify.Pass || c.Status == verify.NotApplicable {
 		return
 	}
-	for _, v := range [][2]string{
-		{"got", clean(c.Got, maxValue)}, {"want", clean(c.Want, maxValue)}, {"where", clean(c.Where, maxValue)},
-		{"hint", clean(hint, maxLine)},
-	} {
+	for _, v := range append(evidence(c, maxText), [2]string{"hint", clean(hint, maxLine)}) {
 		if v[1] != "" {
 			t.para(fmt.Sprintf("%s  %-5s  ", column1, v[0]), column2, v[1])
 		}

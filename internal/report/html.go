@@ -242,10 +242,8 @@ func newCheckRow(c policy.CheckResult, spec verify.Spec, n int) checkRow {
 	if c.Status == verify.Pass || c.Status == verify.NotApplicable {
 		return row
 	}
-	for _, f := range [][2]string{{"got", c.Got}, {"want", c.Want}, {"where", c.Where}} {
-		if f[1] != "" {
-			row.Facts = append(row.Facts, fact{f[0], clean(f[1], maxValue), true})
-		}
+	for _, f := range evidence(c, maxText) {
+		row.Facts = append(row.Facts, fact{f[0], f[1], true})
 	}
 	row.Remedy = clean(c.Remedy, maxLine)
 	return row
@@ -277,7 +275,10 @@ func newLayerView(r *policy.Result, l policy.LayerResult) layerView {
 		{"Secure Boot", clean(c.SecureBoot, maxName), false},
 	}
 	for _, line := range c.CommandLine {
-		v.Facts = append(v.Facts, fact{"Kernel command line", clean(line, maxLine), true})
+		v.Facts = append(v.Facts, fact{"Kernel command line", both(line, maxText), true})
+	}
+	if c.CommandLineCut > 0 {
+		v.Facts = append(v.Facts, fact{"Kernel command line", lineCut(c.CommandLineCut), false})
 	}
 	for n := range quote.NumPCRs {
 		if value, ok := c.PCRs[n]; ok {

@@ -4,6 +4,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,10 +143,7 @@ func checkCase(c policy.CheckResult, spec verify.Spec) junitCase {
 func evidenceText(c policy.CheckResult, spec verify.Spec) string {
 	var b strings.Builder
 	b.WriteByte('\n')
-	for _, v := range [][2]string{
-		{"must", spec.Title}, {"got", clean(c.Got, maxValue)}, {"want", clean(c.Want, maxValue)}, {"where", clean(c.Where, maxValue)},
-		{"remedy", clean(c.Remedy, maxLine)}, {"see", spec.Citation},
-	} {
+	for _, v := range slices.Concat([][2]string{{"must", spec.Title}}, evidence(c, maxText), [][2]string{{"remedy", clean(c.Remedy, maxLine)}, {"see", spec.Citation}}) {
 		if v[1] != "" {
 			fmt.Fprintf(&b, "%-7s %s\n", v[0]+":", v[1])
 		}

@@ -39,9 +39,9 @@ func Markdown(w io.Writer, r *policy.Result, _ Options) error {
 			continue
 		}
 		fmt.Fprintf(&b, "- **%s** %s %s\n", c.Status, code(c.ID, maxName), code(c.Detail, maxLine))
-		for _, v := range [][2]string{{"got", c.Got}, {"want", c.Want}, {"where", c.Where}, {"next", c.Remedy}} {
+		for _, v := range append(evidence(c, maxValue), [2]string{"next", clean(c.Remedy, maxLine)}) {
 			if v[1] != "" {
-				fmt.Fprintf(&b, "  - %s %s\n", v[0], code(v[1], maxValue))
+				fmt.Fprintf(&b, "  - %s %s\n", v[0], code(v[1], 2*maxLine))
 			}
 		}
 	}

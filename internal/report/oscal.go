@@ -151,7 +151,7 @@ func (a *assessment) resource(part, title, text, media string, digest []byte) os
 func (a *assessment) props(pairs ...string) []oscalProp {
 	var list []oscalProp
 	for i := 0; i < len(pairs); i += 2 {
-		if v := strings.TrimSpace(clean(pairs[i+1], maxValue)); v != "" {
+		if v := strings.TrimSpace(both(pairs[i+1], maxText)); v != "" {
 			list = append(list, oscalProp{Name: pairs[i], Namespace: project, Value: v})
 		}
 	}
@@ -165,7 +165,7 @@ func (a *assessment) observation(i int, c policy.CheckResult) oscalObservation {
 		Description: must(spec) + "Found: " + code(c.Detail, maxLine) + ".",
 		Methods:     []string{"TEST"}, Types: []string{"finding"}, Collected: a.at,
 		Props: a.props("check", c.ID, "status", c.Status.String(), "layer", string(c.Layer), "required", strconv.FormatBool(c.Required),
-			"got", c.Got, "want", c.Want, "where", c.Where, "blocked-by", c.BlockedBy, "citation", spec.Citation),
+			"got", c.Got, "want", c.Want, "diff", differing(c.Want, c.Got), "where", c.Where, "blocked-by", c.BlockedBy, "citation", spec.Citation),
 		Origins: []oscalOrigin{{Actors: []oscalActor{{Type: "tool", UUID: a.tool}}}},
 		Relevant: []oscalRelevant{{
 			Href: "#" + a.evidence, Description: "The evidence bundle, SHA-256 " + code(a.r.Evidence.String(), maxValue) + ".",

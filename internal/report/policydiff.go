@@ -1,15 +1,17 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/verify"
 )
 
-// maxEntries is how many entries of one rule DiffText lists; allow-lists of files
-// are long.
+// maxEntries is how many entries of one rule DiffText lists, but for command lines;
+// allow-lists of files are long.
 const maxEntries = 20
 
 // DiffText writes how two policies differ for a review, in ASCII: one line for
@@ -35,11 +37,11 @@ func DiffText(w io.Writer, d *policy.Difference, o TextOptions) error {
 			rule, listed = key, 0
 			fmt.Fprintf(&t.b, "  %s\n", clean(c.Rule, maxValue))
 		}
-		if listed++; listed <= maxEntries {
-			t.ruleChange(c)
+		if listed++; listed <= maxEntries || strings.HasPrefix(c.Rule, "cmdline.") {
+			t.ruleChange(c, replaced(d.Changes, c))
 		}
 		last := i+1 == len(d.Changes) || string(d.Changes[i+1].Layer)+d.Changes[i+1].Rule != rule
-		if more := listed - maxEntries; last && more > 0 {
+		if more := listed - maxEntries; last && more > 0 && !strings.HasPrefix(c.Rule, "cmdline.") {
 			fmt.Fprintf(&t.b, "    and %d more\n", more)
 		}
 	}
@@ -53,7 +55,23 @@ func policyName(p policy.PolicyRef) string {
 	return fmt.Sprintf("policy %s (sha256:%s)", clean(p.Name, maxName), short(p.Digest.String()))
 }
 
-func (t *text) ruleChange(c policy.RuleChange) {
+// replaced is the entry that an added one most likely stands for: of those that the
+// same rule loses the closest.
+func replaced(changes []policy.RuleChange, c policy.RuleChange) string {
+	if c.Added == "" || c.Removed != "" || len(c.Added) <= maxEye {
+		return c.Removed
+	}
+	var lost []string
+	for _, o := range changes {
+		if o.Layer == c.Layer && o.Rule == c.Rule && o.Removed != "" {
+			lost = append(lost, o.Removed)
+		}
+	}
+	return policy.Closest(c.Added, lost)
+}
+
+// ruleChange writes one change; instead is what an added entry stands for, or empty.
+func (t *text) ruleChange(c policy.RuleChange, instead string) {
 	tail := ""
 	if c.Note != "" {
 		tail = "  " + clean(c.Note, maxValue)
@@ -66,20 +84,20 @@ func (t *text) ruleChange(c policy.RuleChange) {
 	}
 	switch {
 	case c.Removed != "" && c.Added != "":
-		fmt.Fprintf(&t.b, "    %s -> %s%s\n", clean(c.Removed, maxValue), clean(c.Added, maxValue), tail)
+		fmt.Fprintf(&t.b, "    %s -> %s%s\n", Whole(c.Removed), Whole(c.Added), tail)
 	case c.Removed != "":
-		fmt.Fprintf(&t.b, "    %s %s%s\n", t.paint(red, "-"), clean(c.Removed, maxValue), tail)
+		fmt.Fprintf(&t.b, "    %s %s%s\n", t.paint(red, "-"), Whole(c.Removed), tail)
 	default:
-		fmt.Fprintf(&t.b, "    %s %s%s\n", t.paint(green, "+"), clean(c.Added, maxValue), tail)
+		fmt.Fprintf(&t.b, "    %s %s%s\n", t.paint(green, "+"), Whole(c.Added), tail)
+	}
+	if diff := differing(instead, c.Added); diff != "" {
+		t.para("        ", "          ", Whole(diff))
 	}
 	for _, part := range c.Components {
-		was, is := "nothing", "nothing"
-		if part.From != nil {
-			was = state(part.From, part)
+		was, is, diff := sides(part)
+		t.para("        ", "          ", fmt.Sprintf("%s: %s -> %s", Whole(part.Component), cmp.Or(was, "nothing"), cmp.Or(is, "nothing")))
+		if diff != "" {
+			t.para("          ", "          ", Whole(diff))
 		}
-		if part.To != nil {
-			is = state(part.To, part)
-		}
-		t.para("        ", "          ", fmt.Sprintf("%s: %s -> %s", clean(part.Component, maxValue), was, is))
 	}
 }

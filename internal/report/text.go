@@ -225,6 +225,11 @@ func namesCheck(summary string, checks []policy.CheckResult) bool {
 	return summary == "" || slices.ContainsFunc(checks, func(c policy.CheckResult) bool { return strings.HasPrefix(summary, c.ID+": ") })
 }
 
+// lineCut says what is not shown of command lines.
+func lineCut(bytes int) string {
+	return fmt.Sprintf("%d bytes more are in the log, which is more than a kernel takes", bytes)
+}
+
 func (t *text) claims(c *policy.LayerClaims) {
 	if c == nil || !t.o.Verbose {
 		return
@@ -236,7 +241,10 @@ func (t *text) claims(c *policy.LayerClaims) {
 		{"secure boot", clean(c.SecureBoot, maxName)},
 	}
 	for _, line := range c.CommandLine {
-		pairs = append(pairs, [2]string{"cmdline", clean(line, maxLine)})
+		pairs = append(pairs, [2]string{"cmdline", both(line, maxText)})
+	}
+	if c.CommandLineCut > 0 {
+		pairs = append(pairs, [2]string{"cmdline", lineCut(c.CommandLineCut)})
 	}
 	for n := range quote.NumPCRs {
 		if v, ok := c.PCRs[n]; ok {
