@@ -100,6 +100,16 @@ func hiddenSecureBoot() []scene {
 		{name: "shim verifies nothing", policy: required, world: measured(mokOff, false), verdict: policy.Untrusted, want: w("fail: shim verifies nothing that it starts")},
 		{name: "shim verifies nothing, hidden as a GRUB command", policy: required, world: measured(mokOff, false, asCommand), verdict: policy.Untrusted, want: w("fail: shim verifies nothing that it starts")},
 		{name: "shim verifies nothing, hidden altogether", policy: required, world: measured(mokOff, false, func(e *quote.Event) { e.Type, e.Data = quote.EventIPL, []byte("x") }), verdict: policy.Inconclusive, want: w("unknown: the log does not say what was measured")},
+		{name: "shim verifies nothing, hidden behind a variable's data", policy: required, verdict: policy.Inconclusive, want: w("unknown: the log does not say what was measured"),
+			world: func(w *testlab.World) error {
+				if err := measured(mokOff, false)(w); err != nil {
+					return err
+				}
+				return w.Guest.Relabel(func(events []quote.Event) {
+					kek := slices.IndexFunc(events, func(e quote.Event) bool { return bytes.Contains(e.Data, []byte(wide("KEK"))) })
+					events[len(events)-1].Type, events[len(events)-1].Data = quote.EventIPL, events[kek].Data
+				})
+			}},
 		{name: "shim verifies", policy: required, world: measured(variable(shimGUID, "MokSBState", []byte{0}), false), verdict: policy.Trusted, want: w("pass: Secure Boot is on")},
 		{name: "debug mode", policy: required, world: measured([]byte("UEFI Debug Mode"), true), verdict: policy.Untrusted, want: w("fail: the firmware is in debug mode")},
 		{name: "debug mode under another type", policy: required, world: measured([]byte("UEFI Debug Mode"), true, asCommand), verdict: policy.Untrusted, want: w("fail: the firmware is in debug mode")},
