@@ -40,6 +40,12 @@ func TestHintsWithoutASubject(t *testing.T) {
 		"moved, host too": {func(_ *quote.Bundle, o *verify.Options) {
 			o.Previous.HostID, o.Previous.HostAK, o.Previous.HostEK = strings.Repeat("0", 56), quote.Hex{1}, quote.Hex{2}
 		}, "context.host-stable", verify.Warn, "since the last result"},
+		"moved, and no EK before": {func(_ *quote.Bundle, o *verify.Options) {
+			o.Previous.HostID, o.Previous.HostAK, o.Previous.HostEK = strings.Repeat("0", 56), quote.Hex{1}, nil
+		}, "context.host-stable", verify.Warn, "since the last result"},
+		"another AK of the host": {func(_ *quote.Bundle, o *verify.Options) {
+			o.Previous.HostID, o.Previous.HostAK = strings.Repeat("0", 56), quote.Hex{1}
+		}, "context.host-stable", verify.Warn, "the evidence is of the same host"},
 		"moved, and no host": {func(b *quote.Bundle, o *verify.Options) {
 			b.Host, o.Previous.HostID = nil, strings.Repeat("0", 56)
 		}, "context.host-stable", verify.Warn, "since the last result"},
