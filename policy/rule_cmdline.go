@@ -11,8 +11,9 @@ import (
 
 // commandLine judges every kernel command line. It holds only when all that was
 // measured into the PCRs for them is understood from what its digests prove: a
-// measurement that the log does not explain may be the line that was booted, unless
-// the policy pins it by value.
+// measurement that the log does not explain may be the line that was booted. Where
+// that cannot be had a policy pins the PCRs by value and leaves the rule out: with the
+// rule, hiding a line that breaks it must not be better than showing it.
 func (s *section) commandLine() outcome {
 	rule := s.rules.CommandLine
 	found := s.claims.Log.CommandLines(rule.Allow)
@@ -30,8 +31,6 @@ func (s *section) commandLine() outcome {
 		where := fmt.Sprintf("PCR %d, event %d (%s)", l.PCR, l.Event, l.Source)
 		broken, listed := rule.judge(l.Text), len(rule.Allow) == 0 || slices.Contains(rule.Allow, l.Text)
 		switch {
-		case l.Text == "" && s.policy.pins(s.layer, l.PCR):
-			sure++
 		case l.Text == "" && len(rule.Allow) > 0:
 			return fail("a kernel command line is not on the list").evidence("a line with digest "+l.Digest.String(), rule.String(), where)
 		case l.Text == "":
@@ -39,9 +38,7 @@ func (s *section) commandLine() outcome {
 		case rule.denied(l.Text) != "":
 			return fail("a kernel command line breaks a rule: %s", rule.denied(l.Text)).evidence(lineText(l.Text), rule.String(), where)
 		case l.Doubtful && (broken != "" || !listed):
-			if !s.policy.pins(s.layer, l.PCR) {
-				note(unknown("it is not known whether a measured text is a kernel command line: pin PCR %d by value", l.PCR).evidence(lineText(l.Text), rule.String(), where))
-			}
+			note(unknown("it is not known whether a measured text is a kernel command line: pin PCR %d by value, and leave the rule out", l.PCR).evidence(lineText(l.Text), rule.String(), where))
 		case l.Doubtful:
 		case broken != "":
 			return fail("a kernel command line breaks a rule: %s", broken).evidence(lineText(l.Text), rule.String(), where)
@@ -83,26 +80,24 @@ func (c *CommandLineRule) String() string {
 	return clipTo(strings.Join(parts, ", "), 512)
 }
 
-// hiddenLine returns where a command line could be that the log does not show, and
-// how to pin it: in a PCR that the quote does not cover or the log does not explain,
-// or in a measurement of which the log holds a digest only.
+// hiddenLine returns where a command line could be that the log does not show: in a
+// PCR that the quote does not cover or the log does not explain, or in a measurement
+// of which the log holds a digest only.
 func (s *section) hiddenLine(found *quote.CommandLines) string {
 	for _, n := range quote.CommandLinePCRs() {
 		value, covered := s.claims.PCRs[n]
 		switch {
-		case s.policy.pins(s.layer, n):
 		case !covered:
 			return fmt.Sprintf("PCR %d is not quoted", n)
 		case !slices.Contains(s.claims.Log.Replayed(), n) && !untouched(value):
-			return fmt.Sprintf("PCR %d is not explained by the log: pin it by value", n)
+			return fmt.Sprintf("PCR %d is not explained by the log: pin it by value, and leave the rule out", n)
 		}
 	}
-	for _, r := range found.Unexplained {
-		if !s.policy.pins(s.layer, r.PCR) {
-			return s.place(&r) + " (" + r.Hint() + "): pin the PCR by value"
-		}
+	if len(found.Unexplained) == 0 {
+		return ""
 	}
-	return ""
+	r := &found.Unexplained[0]
+	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), r.Hint(), r.PCR)
 }
 
 // untouched reports whether a PCR is as TPM2_Startup left it.

@@ -266,13 +266,15 @@ func (c *cmdlineReader) stub(records []Record) {
 				line.Text, line.Doubtful = text, false
 			}
 			c.add(line)
-		default:
-			unexplained := len(c.Unexplained)
-			found = c.hidden(r, "efi-stub")
-			if !found && c.loaded {
-				c.Unexplained = c.Unexplained[:unexplained]
-				c.Files = append(c.Files, *r)
+		case c.loaded:
+			if line, ok := c.recognised(r, "efi-stub"); ok {
+				found = true
+				c.add(line)
+				continue
 			}
+			c.Files = append(c.Files, *r)
+		default:
+			found = c.hidden(r, "efi-stub")
 		}
 	}
 }
@@ -288,14 +290,10 @@ func wideText(b []byte) (string, bool) {
 	return utf16Text(b)
 }
 
-// isPhase knows the words that systemd extends PCR 11 with as a boot goes on
-// (systemd-pcrphase.service).
+// isPhase knows the words that systemd extends PCR 11 with as a boot goes on, and as
+// it ends.
 func isPhase(text string) bool {
-	switch text {
-	case "enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown", "final":
-		return true
-	}
-	return false
+	return slices.Contains(phases(), text) || text == "shutdown" || text == "final"
 }
 
 // commandLine reports whether the log calls an event a command line: the EFI

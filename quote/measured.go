@@ -212,6 +212,32 @@ const (
 	actionDebugMode          = "UEFI Debug Mode"
 )
 
+// phases are the words that systemd extends PCR 11 with as a boot goes on, in the
+// order of a boot with an initrd (systemd-pcrphase.service).
+func phases() []string { return []string{"enter-initrd", "leave-initrd", "sysinit", "ready"} }
+
+// Phases returns what PCR 11 holds after the words that systemd extends it with as a
+// boot goes on: after each of them, with and without those of the initrd. Before
+// version 252 it extends none, before 255 it logs none.
+func Phases(alg Alg, pcr11 Hex) (values []Hex, err error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil, err
+	}
+	for _, words := range [][]string{phases(), phases()[2:]} {
+		value := pcr11
+		for _, word := range words {
+			var d [maxDigest]byte
+			x.sum(&d, []byte(word))
+			if value, err = ExtendAll(alg, value, []Hex{d[:x.size]}); err != nil {
+				return nil, err
+			}
+			values = append(values, value)
+		}
+	}
+	return values, nil
+}
+
 // Action reports whether a record is one of the texts that firmware measures about
 // a boot (PFP 10.4.4), which start nothing.
 func (r *Record) Action() bool { return isAction(string(r.Measured)) }

@@ -20,6 +20,7 @@ type layerLog struct {
 	late      map[int]int     // of the userspace log, how many records belong to the quoted value of a PCR
 	measured  []quote.Record  // of the firmware's log
 	alg       quote.Alg
+	phases    bool // PCR 11 holds the words of systemd that no log of its own tells
 	useless   bool // the log has no digests of the pinned bank
 	unlogged  bool // PCR 5 holds what the firmware measured after the kernel took the log
 }
@@ -108,6 +109,9 @@ func (l *layer) logReplay() Check {
 	if l.log.unlogged {
 		return warn("the log gives PCRs %v, PCR 5 with the two measurements of ExitBootServices that kernels before 5.3 do not log", l.log.replayed)
 	}
+	if l.log.phases {
+		return pass("the log gives PCRs %v, PCR 11 with the phases of systemd's that no log of its own tells", l.log.replayed)
+	}
 	return pass("the log gives PCRs %v", l.log.replayed)
 }
 
@@ -140,6 +144,12 @@ func (g *layerLog) replayAgainst(covered []int, value func(pcr int) quote.Hex) e
 		left, err := quote.LeaveBootServices(g.alg, p.Value)
 		if err == nil && bytes.Equal(left, value(5)) {
 			g.replayed, g.unlogged = append(g.replayed, 5), true
+		}
+	}
+	if p := r.PCRs[11]; g.userspace == nil && p.Events > 0 && slices.Contains(covered, 11) && !slices.Contains(g.replayed, 11) {
+		values, err := quote.Phases(g.alg, p.Value)
+		if err == nil && slices.ContainsFunc(values, func(v quote.Hex) bool { return bytes.Equal(v, value(11)) }) {
+			g.replayed, g.phases = append(g.replayed, 11), true
 		}
 	}
 	if g.userspace != nil {
