@@ -37,8 +37,9 @@ func (e *ParseError) Error() string {
 
 // Limits on what one file may make a reader do.
 const (
-	maxFaults = 100  // reported in one file
-	maxText   = 1024 // bytes of a text value
+	maxFaults    = 100      // reported in one file
+	maxText      = 1024     // bytes of a text value
+	maxComponent = 64 << 10 // bytes of a component's name: GRUB measures whole commands
 )
 
 // document collects the faults of one YAML file.

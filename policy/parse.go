@@ -246,8 +246,8 @@ func (l *LayerPolicy) readValue(v value) (val Value, ok bool) {
 		example := "{name: shim, " + l.Bank.String() + ": " + strconv.Itoa(2*l.Bank.Size()) + " hexadecimal digits}"
 		cm := c.mapping(example, "name", "detail", l.Bank.String())
 		val.Components = append(val.Components, ComponentValue{
-			Name:   cm.need("name", example).text("shim"),
-			Detail: cm.get("detail").text("Debian, 16.1"),
+			Name:   cm.need("name", example).textOf(maxComponent, "shim"),
+			Detail: cm.get("detail").textOf(maxComponent, "Debian, 16.1"),
 			Digest: cm.need(l.Bank.String(), example).digest(l.Bank),
 		})
 	}

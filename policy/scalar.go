@@ -26,7 +26,9 @@ func (v value) scalar(want, example string) (string, bool) {
 }
 
 // text reads a text of one line.
-func (v value) text(example string) string {
+func (v value) text(example string) string { return v.textOf(maxText, example) }
+
+func (v value) textOf(most int, example string) string {
 	s, ok := v.scalar("a text", example)
 	switch {
 	case !ok:
@@ -35,8 +37,8 @@ func (v value) text(example string) string {
 		v.fail(example, "%s where a text is wanted: put it in quotes", kind(v.node))
 	case strings.TrimSpace(s) == "":
 		v.fail(example, "is empty")
-	case len(s) > maxText:
-		v.fail("", "a text of %d bytes, at most %d", len(s), maxText)
+	case len(s) > most:
+		v.fail("", "a text of %d bytes, at most %d", len(s), most)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
 		v.fail(example, "has characters that cannot be printed")
 	default:
