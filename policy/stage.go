@@ -207,7 +207,7 @@ func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string
 			}
 		}
 	}
-	if pcr == 9 && most != aside && s.rewritten(v.Components) {
+	if pcr == 9 && s.rewritten(v.Components, most) {
 		most = unforeseen
 	}
 	switch most {

@@ -193,8 +193,9 @@ func writtenAnew(name string) bool {
 }
 
 // rewritten reports whether GRUB read files that the update writes anew and that
-// were not given.
-func (s *stager) rewritten(list []ComponentValue) bool {
+// were not given. A new line or text in what GRUB runs was in such a file, so that
+// it changes whatever else of the PCR does.
+func (s *stager) rewritten(list []ComponentValue, did touch) bool {
 	update := slices.ContainsFunc(s.roles, func(role string) bool { return role == RoleKernel || role == RoleCommandLine || role == RoleText })
 	found := false
 	for _, c := range list {
@@ -203,7 +204,7 @@ func (s *stager) rewritten(list []ComponentValue) bool {
 		case update:
 			found = true
 			s.note("PCR 9: GRUB reads %s, which an update writes anew: it is not predicted", clipTo(c.Name, 120))
-		default:
+		case did != aside:
 			s.note("PCR 9: GRUB reads %s, which is taken to stay the same", clipTo(c.Name, 120))
 		}
 	}
