@@ -293,9 +293,9 @@ func (w *Learner) value(l *learnedLayer, v learnedValue) {
 		for _, c := range v.Components {
 			detail := ""
 			if c.Detail != "" {
-				detail = "detail: " + yamlText(c.Detail) + ", "
+				detail = "detail: " + yamlText(clipTo(c.Detail, maxMeasured-8)) + ", "
 			}
-			w.line(5, "- {name: %s, %s%s: %s}", yamlText(c.Name), detail, l.bank, c.Digest)
+			w.line(5, "- {name: %s, %s%s: %s}", yamlText(clipTo(c.Name, maxMeasured-8)), detail, l.bank, c.Digest)
 		}
 	}
 }

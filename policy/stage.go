@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/deepattest/deepattest/quote"
@@ -16,7 +17,7 @@ import (
 // Roles of what a Replacement replaces. Any other role is the name of a component,
 // as the policy has it.
 const (
-	RoleUKI         = "uki"     // unified kernel image
+	RoleUKI         = "uki"     // unified kernel image; with @N behind it, profile N of one
 	RoleShim        = "shim"    // the first image that the firmware starts
 	RoleGRUB        = "grub"    //
 	RoleKernel      = "kernel"  // that GRUB or the firmware starts
@@ -42,50 +43,130 @@ type Replacement struct {
 type Prediction struct {
 	Values map[int][]Value // new values only, with their components
 	Notes  []string        // what could not be predicted, and what the values rest on
+	Stale  []int           // PCRs of the policy that change, or may, and get no new value
 }
 
 // Predict computes, from the components that the policy keeps of a layer's values,
 // the values after all replacements were made at once: each value with a component
-// that is replaced gives one. An error names the replacement that cannot be read
-// or that replaces nothing.
+// that is replaced gives one, or several where the machine decides what it uses of
+// a file. An error names the replacement that cannot be read or that replaces
+// nothing.
 func (p *Policy) Predict(layer verify.Layer, replacements []Replacement) (*Prediction, error) {
 	rules := p.layer(layer)
 	if rules == nil {
 		return nil, fmt.Errorf("the policy has no %s section: learn one first", layer)
 	}
-	s := &stager{rules: rules, alg: rules.Bank, Prediction: Prediction{Values: make(map[int][]Value)}}
-	var edits []edit
+	s := &stager{rules: rules, alg: rules.Bank, stale: make(map[int]bool), Prediction: Prediction{Values: make(map[int][]Value)}}
 	var names []string
 	for _, r := range replacements {
-		e, err := s.edit(r)
-		if err != nil {
-			return nil, fmt.Errorf("%s %s: %w", r.Role, r.Name+r.Text, err)
-		}
-		edits = append(edits, e)
-		names = append(names, strings.TrimSpace(r.Role+" "+r.Name+r.Text))
+		names = append(names, r.String())
+		s.roles = append(s.roles, r.Role)
 	}
-	used := make([]bool, len(edits))
+	note := "staged: " + strings.Join(names, ", ")
+	ordered := slices.Clone(replacements) // text last: it renames what others go by
+	slices.SortStableFunc(ordered, func(a, b Replacement) int {
+		switch {
+		case a.Role == b.Role:
+			return 0
+		case a.Role == RoleText:
+			return 1
+		case b.Role == RoleText:
+			return -1
+		}
+		return 0
+	})
+	plans := [][]choice{nil}
+	for _, r := range ordered {
+		choices, err := s.edit(r)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", r, err)
+		}
+		var next [][]choice
+		for _, c := range choices {
+			for _, plan := range plans {
+				next = append(next, append(plan[:len(plan):len(plan)], c))
+			}
+		}
+		plans = next
+	}
+	used := make([]bool, len(ordered))
 	for _, n := range slices.Sorted(maps.Keys(rules.PCRs)) {
 		for _, v := range rules.PCRs[n] {
-			s.stage(n, v, edits, used, "staged: "+strings.Join(names, ", "))
+			for _, plan := range plans {
+				s.stage(n, v, plan, used, note)
+			}
 		}
 	}
-	for i, r := range replacements {
+	for i, r := range ordered {
 		if !used[i] {
-			return nil, fmt.Errorf("%s: no component of the policy's %s is replaced by it: %s", names[i], layer, s.hint(r))
+			return nil, fmt.Errorf("%s: no component of the policy's %s is replaced by it: %s", r, layer, s.hint(r))
 		}
 	}
 	for _, profile := range rules.Profiles {
 		s.note("profile %q keeps no components, so nothing is predicted for it: stage from the evidence of a machine that runs the change", profile.Name)
 	}
+	s.unexplained()
+	for _, n := range slices.Sorted(maps.Keys(s.stale)) {
+		if len(s.Values[n]) == 0 {
+			s.Stale = append(s.Stale, n)
+		}
+	}
 	return &s.Prediction, nil
 }
+
+// String names a replacement as it was asked for.
+func (r Replacement) String() string { return strings.TrimSpace(r.Role + " " + r.Name + r.Text) }
 
 // stager is the working state of one prediction.
 type stager struct {
 	rules *LayerPolicy
 	alg   quote.Alg
+	roles []string // of all replacements
+	stale map[int]bool
 	Prediction
+}
+
+// choice is one of the ways in which a replacement can be measured.
+type choice struct {
+	edit  edit
+	label string // empty for the first, or only, one
+}
+
+// unexplained finds PCRs that the change gives another value by what it is, and
+// that have a value without components to compute it from.
+func (s *stager) unexplained() {
+	for _, role := range s.roles {
+		for _, n := range changedBy(role) {
+			for _, v := range s.rules.PCRs[n] {
+				if len(v.Components) == 0 && !untouched(v.Digest) {
+					s.stale[n] = true
+					s.note("PCR %d: the policy keeps no components of the value %.12s.., so nothing is predicted from it", n, v.Digest)
+				}
+			}
+		}
+	}
+}
+
+// changedBy lists the PCRs that a change of a role shows in.
+func changedBy(role string) []int {
+	role, _, _ = strings.Cut(role, "@")
+	switch role {
+	case RoleUKI:
+		return []int{4, 9, 11}
+	case RoleShim, RoleGRUB:
+		return []int{4}
+	case RoleKernel:
+		return []int{4, 9}
+	case RoleInitrd:
+		return []int{9}
+	case RoleCommandLine:
+		return []int{8, 9}
+	case RoleText:
+		return []int{8}
+	case RolePK, RoleKEK, RoleDB, RoleDBX:
+		return []int{7}
+	}
+	return nil
 }
 
 // edit changes the components of a PCR in place and reports what it did.
@@ -107,19 +188,38 @@ func (s *stager) note(format string, args ...any) {
 }
 
 // stage predicts what one value becomes.
-func (s *stager) stage(pcr int, v Value, edits []edit, used []bool, note string) {
+func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string) {
 	list, most := slices.Clone(v.Components), aside
-	for i, e := range edits {
+	for i, c := range plan {
 		var did touch
-		list, did = e(pcr, list)
+		list, did = c.edit(pcr, list)
 		used[i] = used[i] || did != aside
 		most = max(most, did)
+		if c.label != "" {
+			note += ", " + c.label
+		}
 	}
-	if most != replaced {
+	for i, c := range v.Components {
+		if len(list) == len(v.Components) && list[i].Name != c.Name && bytes.Equal(list[i].Digest, c.Digest) {
+			most = unforeseen
+			if !writtenAnew(c.Name) {
+				s.note("PCR %d: %s is named by the change, and its new content was not given", pcr, clipTo(c.Name, 120))
+			}
+		}
+	}
+	if pcr == 9 && s.rewritten(v.Components, most) {
+		most = unforeseen
+	}
+	switch most {
+	case aside:
+		return
+	case unforeseen:
+		s.stale[pcr] = true
 		return
 	}
 	start, ok := s.start(pcr, v)
 	if !ok {
+		s.stale[pcr] = true
 		s.note("PCR %d: the components beside the value %.12s.. do not give it, so nothing is predicted from it", pcr, v.Digest)
 		return
 	}
@@ -185,10 +285,20 @@ func (s *stager) hint(r Replacement) string {
 }
 
 // edit prepares a replacement: it reads the new file once.
-func (s *stager) edit(r Replacement) (edit, error) {
+func (s *stager) edit(r Replacement) ([]choice, error) {
+	if role, profile, ok := strings.Cut(r.Role, "@"); role == RoleUKI {
+		n, err := strconv.ParseUint(profile, 10, 16)
+		if ok && err != nil {
+			return nil, fmt.Errorf("profile %q: want a number from 0", profile)
+		}
+		return s.uki(r, int(n))
+	}
+	only, err := s.only(r)
+	return []choice{{edit: only}}, err
+}
+
+func (s *stager) only(r Replacement) (edit, error) {
 	switch r.Role {
-	case RoleUKI:
-		return s.uki(r)
 	case RoleShim, RoleGRUB:
 		return s.loader(r)
 	case RoleKernel:

@@ -14,9 +14,13 @@ import (
 // Names that package quote gives components, by which replacements find them.
 const (
 	namePrefixSection = "UKI section "
+	namePrefixProfile = "UKI profile "
 	nameSectionName   = " (name)"
 	nameGRUBCommand   = "GRUB command: "
 	nameGRUBLine      = "kernel command line: "
+	nameGRUBModule    = "module command line: "
+	nameGRUBKernel    = "boot loader: grub_linuxefi Kernel" // Red Hat's 2.02 logs no path
+	nameGRUBInitrd    = "boot loader: grub_linuxefi Initrd"
 	nameLoadOptions   = "kernel command line"
 	nameInitrd        = "initrd"
 
@@ -83,15 +87,23 @@ func (s *stager) kernel(r Replacement) (edit, error) {
 		return nil, err
 	}
 	s.signerStays()
+	s.nameStays()
 	return all(
 		replace(4, digest, func(c ComponentValue) bool {
 			return strings.HasPrefix(c.Name, nameFromMemory) || strings.HasPrefix(c.Name, "image ") && looksLikeKernel(c.Name)
 		}),
 		replace(9, file, func(c ComponentValue) bool {
 			path, ok := strings.CutPrefix(c.Name, "file ")
-			return ok && (s.grubNames(path, "linux") || looksLikeKernel(path))
+			return c.Name == nameGRUBKernel || ok && (s.grubNames(path, "linux") || looksLikeKernel(path))
 		}),
 	), nil
+}
+
+// nameStays says what is predicted of the commands that load a file.
+func (s *stager) nameStays() {
+	if len(s.components(8)) > 0 && !slices.Contains(s.roles, RoleText) && !slices.Contains(s.roles, RoleCommandLine) {
+		s.note("PCR 8: the new file has the name of the old one; else stage text=OLD=NEW with it, for what GRUB runs")
+	}
 }
 
 func looksLikeKernel(name string) bool {
@@ -124,7 +136,7 @@ func (s *stager) initrd(r Replacement) (edit, error) {
 	}
 	pick := func(c ComponentValue) bool {
 		path, ok := strings.CutPrefix(c.Name, "file ")
-		return c.Name == nameInitrd || ok && (s.grubNames(path, "initrd") || looksLikeInitrd(path))
+		return c.Name == nameInitrd || c.Name == nameGRUBInitrd || ok && (s.grubNames(path, "initrd") || looksLikeInitrd(path))
 	}
 	several := make(map[string]bool)
 	for _, c := range s.components(9) {
@@ -132,6 +144,7 @@ func (s *stager) initrd(r Replacement) (edit, error) {
 			several[c.Name] = true
 		}
 	}
+	s.nameStays()
 	delete(several, nameInitrd) // the kernel's own measurement of the same file
 	if len(several) > 1 {
 		return nil, fmt.Errorf("the policy knows %d files that are an initrd: give the component's name instead", len(several))
@@ -181,6 +194,41 @@ func detailOf(text string) string {
 	return text
 }
 
+// writtenAnew knows the files of GRUB's that an update of the kernel writes anew:
+// the environment block, entries of the Boot Loader Specification, of which a new
+// kernel adds one, and the configuration that lists all kernels. The one on the EFI
+// system partition only finds that.
+func writtenAnew(name string) bool {
+	path, ok := strings.CutPrefix(name, "file ")
+	switch base := path[strings.LastIndexByte(path, '/')+1:]; {
+	case !ok:
+		return false
+	case base == "grub.cfg":
+		return !strings.Contains(strings.ToUpper(path), "/EFI/")
+	default:
+		return base == "grubenv" || strings.Contains(path, "/loader/entries/")
+	}
+}
+
+// rewritten reports whether GRUB read files that the update writes anew and that
+// were not given. A new line or text in what GRUB runs was in such a file, so that
+// it changes whatever else of the PCR does.
+func (s *stager) rewritten(list []ComponentValue, did touch) bool {
+	update := slices.ContainsFunc(s.roles, func(role string) bool { return role == RoleKernel || role == RoleCommandLine || role == RoleText })
+	found := false
+	for _, c := range list {
+		switch {
+		case !writtenAnew(c.Name) || slices.Contains(s.roles, c.Name):
+		case update:
+			found = true
+			s.note("PCR 9: GRUB reads %s, which an update writes anew: it is not predicted", clipTo(c.Name, 120))
+		case did != aside:
+			s.note("PCR 9: GRUB reads %s, which is taken to stay the same", clipTo(c.Name, 120))
+		}
+	}
+	return found
+}
+
 // text replaces a piece of text in all that GRUB runs, and in the names of files.
 func (s *stager) text(r Replacement) (edit, error) {
 	before, after, ok := strings.Cut(r.Text, "=")
@@ -204,22 +252,28 @@ func (s *stager) text(r Replacement) (edit, error) {
 }
 
 // rewrite gives a GRUB measurement another text. GRUB measures the text without
-// the prefix; a name that was cut or escaped does not give the old digest, and the
-// new one is then not known.
+// the prefix, and Red Hat's 2.02 a command with its NUL; a name that was cut or
+// escaped does not give the old digest, and the new one is then not known.
 func (s *stager) rewrite(c *ComponentValue, name string) touch {
-	measured := func(name string) (quote.Hex, error) {
-		text := strings.TrimPrefix(strings.TrimPrefix(name, nameGRUBCommand), nameGRUBLine)
-		return quote.FileDigest(strings.NewReader(text), int64(len(text)), s.alg)
+	measured := func(name, end string) quote.Hex {
+		for _, prefix := range []string{nameGRUBCommand, nameGRUBLine, nameGRUBModule} {
+			if text, ok := strings.CutPrefix(name, prefix); ok {
+				name = text
+				break
+			}
+		}
+		digest, err := quote.FileDigest(strings.NewReader(name+end), int64(len(name+end)), s.alg)
+		if err != nil {
+			return nil // no implementation of the bank
+		}
+		return digest
 	}
-	old, err := measured(c.Name)
-	if err != nil || !bytes.Equal(old, c.Digest) {
-		s.note("PCR 8: the policy does not hold all of the text of %q: stage from the evidence of a machine that runs the change", clipTo(c.Name, 80))
-		return unforeseen
+	for _, end := range []string{"", "\x00"} {
+		if bytes.Equal(measured(c.Name, end), c.Digest) {
+			c.Name, c.Digest = name, measured(name, end)
+			return replaced
+		}
 	}
-	digest, err := measured(name)
-	if err != nil {
-		return unforeseen
-	}
-	c.Name, c.Digest = name, digest
-	return replaced
+	s.note("PCR 8: the policy does not hold all of the text of %q: stage from the evidence of a machine that runs the change", clipTo(c.Name, 80))
+	return unforeseen
 }

@@ -244,10 +244,10 @@ func Sections(records []Record) []SectionPart {
 }
 
 // sectionName returns the section whose name was measured (systemd,
-// TPM2_PCR_MEASUREMENTS, PCR 11: in ASCII with its NUL).
+// TPM2_PCR_MEASUREMENTS, PCR 11: in ASCII with its NUL; some stubs leave it out).
 func (r *Record) sectionName() (string, bool) {
-	name, nul := strings.CutSuffix(string(r.Measured), "\x00")
-	return name, nul && isSectionName(name)
+	name := strings.TrimSuffix(string(r.Measured), "\x00")
+	return name, isSectionName(name)
 }
 
 // stub reads PCR 9: files that GRUB read; the load options that the EFI stub of

@@ -117,8 +117,8 @@ func (s *sectionReader) next(e *Event, check DataCheck) (section string, content
 	if e.Type != EventIPL {
 		return "", false, false
 	}
-	text, isText := utf16Text(e.Data)
-	if !isText || !isSectionName(text) {
+	text := stubText(e.Data)
+	if !isSectionName(text) {
 		return "", false, false
 	}
 	switch {

@@ -174,6 +174,7 @@ const (
 	tagDeviceTree       = 0x6C46F751
 	tagInitrdAddon      = 0x49DFFE0F
 	tagMicrocodeAddon   = 0xDAC08E1A
+	tagProfile          = 0x13AED6DB
 	tagSMBIOS1          = 0xD5CB7CBC
 	tagSMBIOS2          = 0xE0D47BC8
 	tagSMBIOS11         = 0xC0B3BD23
@@ -202,6 +203,8 @@ func (c *Component) tag(e *Event) {
 		c.set(KindInitrd, "initrd add-on "+text, "")
 	case tagMicrocodeAddon:
 		c.set(KindInitrd, "microcode add-on "+text, "")
+	case tagProfile:
+		c.set(KindUKISection, "UKI profile "+text, "")
 	case tagSMBIOS1, tagSMBIOS2, tagSMBIOS11:
 		c.set(KindTables, "SMBIOS structure "+strings.TrimPrefix(text, "smbios:"), "")
 	default:
@@ -249,15 +252,16 @@ func biosTag(id uint32) string {
 // ipl names what boot loaders measure as EV_IPL: systemd in UTF-16, GRUB and
 // shim in ASCII.
 func (c *Component) ipl(e *Event) {
+	switch text := stubText(e.Data); {
+	case isSectionName(text):
+		c.set(KindUKISection, "UKI section "+text, "")
+		return
+	case text != "":
+		c.set(KindInitrd, "systemd: "+text, "")
+		return
+	}
 	if text, ok := utf16Text(e.Data); ok {
-		switch {
-		case isSectionName(text):
-			c.set(KindUKISection, "UKI section "+text, "")
-		case isInitrdName(text):
-			c.set(KindInitrd, "systemd: "+text, "")
-		default:
-			c.set(KindCommandLine, "kernel command line: "+text, "")
-		}
+		c.set(KindCommandLine, "kernel command line: "+text, "")
 		return
 	}
 	text := strings.TrimSuffix(string(e.Data), "\x00")
@@ -285,7 +289,8 @@ func (c *Component) ipl(e *Event) {
 // PCRs 12 and 13).
 func isInitrdName(text string) bool {
 	switch text {
-	case "Credentials initrd", "Global credentials initrd", "System extension initrd", "Configuration extension initrd":
+	case "Credentials initrd", "Global credentials initrd", "System extension initrd", "Global system extension initrd",
+		"Configuration extension initrd", "Global configuration extension initrd":
 		return true
 	}
 	return false

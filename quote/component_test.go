@@ -47,6 +47,7 @@ func TestComponentNames(t *testing.T) {
 	rom := "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x34\x00\x00\x00\x00\x00\x00\x00" +
 		"\x02\x01\x0c\x00\xd0\x41\x03\x0a\x00\x00\x00\x00\x01\x01\x06\x00\x00\x02\x01\x01\x06\x00\x00\x00" +
 		"\x04\x08\x18\x00\x00\x00\x00\x00\x00\xaa\x00\x00\x00\x00\x00\x00\xff\xff\x01\x00\x00\x00\x00\x00\x7f\xff\x04\x00"
+	long := strings.Repeat("rd.lvm.lv=vg/root ", 200) + "init=/bin/sh"
 	tests := []struct {
 		pcr            int
 		typ            EventType
@@ -67,6 +68,16 @@ func TestComponentNames(t *testing.T) {
 		{14, EventIPL, "x", "MokListTrusted\x00", KindShim, "shim MokListTrusted", RestsHint},
 		{6, EventCompactHash, "x", "x", KindOther, "EV_COMPACT_HASH", RestsHint},
 		{3, 0x12345678, "x", "y", KindOther, "EV(0x12345678)", RestsHint},
+		{12, EventIPL, "cpio", string(wide("Global configuration extension initrd")), KindInitrd, "systemd: Global configuration extension initrd", RestsHint},
+		{13, EventIPL, "cpio", string(wide("Global system extension initrd")), KindInitrd, "systemd: Global system extension initrd", RestsHint},
+		{12, EventIPL, "cpio", "Global configuration extension initrd", KindInitrd, "systemd: Global configuration extension initrd", RestsHint},
+		{12, EventTag, "1\x00\x00\x00", string(tag(tagProfile, string(wide("1")))), KindUKISection, "UKI profile 1", RestsHint},
+		{11, EventIPL, ".linux\x00", ".linux", KindUKISection, "UKI section .linux (name)", RestsData},
+		{11, EventIPL, ".linux", ".linux", KindUKISection, "UKI section .linux (name)", RestsData},
+		{11, EventIPL, ".linux\x00", string(encodeUTF16(".linux")), KindUKISection, "UKI section .linux (name)", RestsData},
+		{8, EventIPL, "set a=1\x00", "grub_cmd set a=1\x00", KindGRUBCommand, "GRUB command: set a=1", RestsData},
+		{8, EventIPL, "set a=1\x00\x00", "grub_cmd set a=1\x00", KindGRUBCommand, "GRUB command: set a=1", RestsHint},
+		{8, EventIPL, "linux /k " + long, "grub_cmd: linux /k " + long + "\x00", KindGRUBCommand, "GRUB command: linux /k " + long, RestsData},
 		// A section's content without its proven name before it is only said to be one.
 		{11, EventIPL, "MZ", string(wide(".linux")), KindUKISection, "UKI section .linux", RestsHint},
 	}

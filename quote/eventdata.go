@@ -130,6 +130,20 @@ func utf16Text(data []byte) (string, bool) {
 	return decodeUTF16(data), true
 }
 
+// stubText returns what a stub of a unified kernel image logs of a section or of an
+// initrd that it made: its name in UTF-16 (systemd-stub) or in ASCII, with or
+// without a NUL. It returns nothing for any other text.
+func stubText(data []byte) string {
+	text := strings.TrimSuffix(string(data), "\x00")
+	if wide, ok := wideText(data); ok {
+		text = wide
+	}
+	if isSectionName(text) || isInitrdName(text) {
+		return text
+	}
+	return ""
+}
+
 // isSectionName tells a PE section name of a unified kernel image (".linux")
 // from a command line: UAPI.5 names begin with a dot and have at most 8 bytes.
 func isSectionName(s string) bool {

@@ -35,20 +35,24 @@ func (x *extender) measured(want, data []byte) ([]byte, bool) {
 	if len(text) < len(data) && x.sumIs(want, text) {
 		return text, true
 	}
-	if wide, isText := utf16Text(data); isText {
+	if _, isText := utf16Text(data); isText {
 		if b := data[:len(data)-2]; x.sumIs(want, b) {
 			return b, true
 		}
-		// Section names of a unified kernel image are measured in ASCII with their
-		// NUL and logged in UTF-16 (systemd, TPM2_PCR_MEASUREMENTS, PCR 11).
-		if isSectionName(wide) {
-			if b := append([]byte(wide), 0); x.sumIs(want, b) {
+	}
+	// Section names of a unified kernel image are measured in ASCII with their NUL,
+	// and logged in UTF-16 by systemd-stub (TPM2_PCR_MEASUREMENTS, PCR 11) or in
+	// ASCII by others.
+	if name := stubText(data); isSectionName(name) {
+		for _, b := range [][]byte{append([]byte(name), 0), []byte(name)} {
+			if x.sumIs(want, b) {
 				return b, true
 			}
 		}
 	}
 	// GRUB's "grub_cmd: TEXT" and "kernel_cmdline: TEXT" (GRUB manual, section
-	// "Measuring boot components"), Red Hat's "grub_cmd TEXT", whose NUL is measured.
+	// "Measuring boot components"), Red Hat's "grub_cmd TEXT", of which 2.02 measures
+	// commands with their NUL and kernel command lines without.
 	if n := bytes.IndexByte(text[:min(len(text), maxPrefix)], ' '); n > 0 {
 		for _, b := range [][]byte{text[n+1:], data[n+1:]} {
 			if x.sumIs(want, b) {

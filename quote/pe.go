@@ -3,6 +3,7 @@ package quote
 import (
 	"cmp"
 	"debug/pe"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +14,7 @@ import (
 // most sections; kernels and unified kernel images stay far below.
 const (
 	MaxImage         = 1 << 30
-	MaxImageSections = 128
+	MaxImageSections = 512
 	maxZeros         = 16 << 20 // after what the file holds of a section
 )
 
@@ -35,18 +36,22 @@ func ParseImage(r io.ReaderAt, size int64) (*Image, error) {
 	if size > MaxImage {
 		return nil, fmt.Errorf("PE image of %d bytes, at most %d", size, MaxImage)
 	}
+	lfanew, header := make([]byte, 4), make([]byte, 4+20) // "PE\0\0" and the COFF header
+	if _, err := r.ReadAt(lfanew, 0x3c); err != nil {
+		return nil, fmt.Errorf("not a PE image: %w", err)
+	}
+	at := int64(binary.LittleEndian.Uint32(lfanew))
+	if _, err := r.ReadAt(header, at); err != nil {
+		return nil, fmt.Errorf("not a PE image: %w", err)
+	}
+	optional := at + int64(len(header))
+	if err := boundSections(r, size, header, optional); err != nil {
+		return nil, err
+	}
 	f, err := pe.NewFile(io.NewSectionReader(r, 0, size))
 	if err != nil {
 		return nil, fmt.Errorf("not a PE image: %w", err)
 	}
-	if len(f.Sections) > MaxImageSections {
-		return nil, fmt.Errorf("PE image with %d sections, at most %d", len(f.Sections), MaxImageSections)
-	}
-	lfanew := make([]byte, 4)
-	if _, err := r.ReadAt(lfanew, 0x3c); err != nil {
-		return nil, fmt.Errorf("not a PE image: %w", err)
-	}
-	optional := int64(littleEndian("e_lfanew", lfanew).u32("e_lfanew")) + 4 + 20 // "PE\0\0" and the COFF header
 	i := &Image{r: r, size: size, file: f, checksum: optional + 64}
 	const certificates = 4 // IMAGE_DIRECTORY_ENTRY_SECURITY
 	var directory []pe.DataDirectory
@@ -67,6 +72,27 @@ func ParseImage(r io.ReaderAt, size int64) (*Image, error) {
 		return nil, errors.New("PE image whose headers do not fit into the file")
 	}
 	return i, nil
+}
+
+// boundSections refuses a section table that is long or that makes a reader read
+// more than the file: images have no COFF relocations (PE Format, "Section Table").
+func boundSections(r io.ReaderAt, size int64, header []byte, optional int64) error {
+	const row, relocations, relocation = 40, 32, 10 // IMAGE_SECTION_HEADER, its NumberOfRelocations, bytes of one
+	n := int(binary.LittleEndian.Uint16(header[6:]))
+	if n > MaxImageSections {
+		return fmt.Errorf("PE image: NumberOfSections: %d, at most %d", n, MaxImageSections)
+	}
+	table := make([]byte, n*row)
+	if _, err := r.ReadAt(table, optional+int64(binary.LittleEndian.Uint16(header[20:]))); n > 0 && err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("not a PE image: %w", err)
+	}
+	var bytes int64
+	for i := range n {
+		if bytes += relocation * int64(binary.LittleEndian.Uint16(table[i*row+relocations:])); bytes > size {
+			return fmt.Errorf("PE image: section %d of %d: NumberOfRelocations does not fit into the file", i+1, n)
+		}
+	}
+	return nil
 }
 
 // Authenticode returns the digest that firmware measures of an image that it
@@ -138,12 +164,16 @@ func (i *Image) Section(name string) (*io.SectionReader, error) {
 	if found == nil {
 		return nil, nil
 	}
-	size := int64(found.VirtualSize)
-	held := min(size, int64(found.Size))
-	if size-held > maxZeros || int64(found.Offset)+held > i.size {
-		return nil, fmt.Errorf("PE image whose section %s does not fit into the file", name)
+	return i.content(found)
+}
+
+func (i *Image) content(s *pe.Section) (*io.SectionReader, error) {
+	size := int64(s.VirtualSize)
+	held := min(size, int64(s.Size))
+	if size-held > maxZeros || int64(s.Offset)+held > i.size {
+		return nil, fmt.Errorf("PE image whose section %s does not fit into the file", s.Name)
 	}
-	content := sectionContent{io.NewSectionReader(i.r, int64(found.Offset), held), held, size}
+	content := sectionContent{io.NewSectionReader(i.r, int64(s.Offset), held), held, size}
 	return io.NewSectionReader(content, 0, size), nil
 }
 

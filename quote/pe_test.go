@@ -162,7 +162,7 @@ func TestImageSections(t *testing.T) {
 		if err != nil || string(got) != want {
 			t.Errorf("%s: %d bytes, %v", name, len(got), err)
 		}
-		digest, err := i.SectionDigest(name, SHA256)
+		digest, err := FileDigest(s, s.Size(), SHA256)
 		if sum := sha256.Sum256([]byte(want)); err != nil || !bytes.Equal(digest, sum[:]) {
 			t.Errorf("%s: %s, %v", name, digest, err)
 		}
@@ -172,36 +172,6 @@ func TestImageSections(t *testing.T) {
 	}
 	if _, err := i.Section(".twice"); err == nil {
 		t.Error(".twice: no error")
-	}
-}
-
-func TestUKISections(t *testing.T) {
-	stub := func(version string) testSection {
-		return testSection{name: ".sdmagic", content: "#### LoaderInfo: systemd-stub " + version + " ####\x00"}
-	}
-	all := []testSection{{name: ".sbat", content: "s"}, {name: ".uname", content: "6"}, {name: ".initrd", content: "i"}, {name: ".pcrsig", content: "{}"},
-		{name: ".cmdline", content: "ro"}, {name: ".linux", content: "k"}, {name: ".osrel", content: "o"}, {name: ".ucode", content: "u"}, {name: ".splash"}}
-	for _, tt := range []struct {
-		version, want string
-		sure          bool
-	}{
-		{"252.39-1~deb12u2", ".linux .osrel .cmdline .initrd", true},
-		{"255.4-1ubuntu8", ".linux .osrel .cmdline .initrd .uname .sbat", true},
-		{"258~rc3", ".linux .osrel .cmdline .initrd .ucode .uname .sbat", true},
-		{"253", ".linux .osrel .cmdline .initrd .ucode .uname .sbat", false},
-		{"", ".linux .osrel .cmdline .initrd .ucode .uname .sbat", false},
-	} {
-		i := parseImage(t, makePE(t, append([]testSection{stub(tt.version)}, all...)...))
-		names, sure, err := i.UKISections()
-		if err != nil || strings.Join(names, " ") != tt.want || sure != tt.sure {
-			t.Errorf("%s: %q %t %v, want %q %t", tt.version, names, sure, err, tt.want, tt.sure)
-		}
-		if i.StubVersion() != tt.version {
-			t.Errorf("version %q, want %q", i.StubVersion(), tt.version)
-		}
-	}
-	if _, _, err := parseImage(t, makePE(t, testSection{name: ".text", content: "x"})).UKISections(); err == nil {
-		t.Error("a boot loader passes for a unified kernel image")
 	}
 }
 
@@ -225,14 +195,16 @@ func TestDigestsOfARealBoot(t *testing.T) {
 		t.Errorf("section name: %s %v", d, err)
 	}
 	i := parseImage(t, makePE(t, testSection{name: ".linux", content: "k"}, testSection{name: ".cmdline", content: line}))
-	if d, err := i.SectionDigest(".cmdline", SHA256); err != nil || !bytes.Equal(d, find("UKI section .cmdline")) {
+	p := parseUKI(t, i).Profiles[0]
+	if d, err := FileDigest(p.Section(".cmdline"), int64(len(line)), SHA256); err != nil || !bytes.Equal(d, find("UKI section .cmdline")) {
 		t.Errorf("section: %s %v", d, err)
 	}
-	if got, plain, err := i.UKICommandLine(); got != line || !plain || err != nil {
+	if got, plain, err := p.CommandLine(); got != line || !plain || err != nil {
 		t.Errorf("command line %q %t %v", got, plain, err)
 	}
 	i = parseImage(t, makePE(t, testSection{name: ".linux", content: "k"}, testSection{name: ".cmdline", content: line + " \n"}))
-	if got, plain, err := i.UKICommandLine(); got != line || plain || err != nil {
+	p = parseUKI(t, i).Profiles[0]
+	if got, plain, err := p.CommandLine(); got != line || plain || err != nil {
 		t.Errorf("command line %q %t %v", got, plain, err)
 	}
 	for _, e := range l.Events {
@@ -268,7 +240,19 @@ func FuzzParseImage(f *testing.F) {
 		if !bytes.Equal(a, b) || (errA == nil) != (errB == nil) {
 			t.Error("two digests of one image")
 		}
-		_, _, _ = i.UKISections()
-		_, _, _ = i.UKICommandLine()
+		u, err := i.UKI()
+		if err != nil {
+			return
+		}
+		for _, p := range u.Profiles {
+			if p.Section(".linux") == nil {
+				t.Error("a profile without a kernel")
+			}
+			ways, err := p.Measured()
+			if err == nil && (len(ways) == 0 || len(ways) > maxVariants) {
+				t.Errorf("%d ways", len(ways))
+			}
+			_, _, _ = p.CommandLine()
+		}
 	})
 }

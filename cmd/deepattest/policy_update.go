@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -23,10 +24,11 @@ func (p *program) policyUpdateCommand() *cli.Command {
 		ArgsUsage: "POLICY [BUNDLE...]",
 		Description: "--stage computes the PCR values after a change from the files of the change and from the components that the\n" +
 			"policy keeps of its values, and adds them beside the old ones. All changes of one call come together. ROLE is\n" +
-			"uki, shim, grub, kernel, initrd, PK, KEK, db or dbx; cmdline (then TEXT, the whole new kernel command line);\n" +
+			"uki (or uki@N, profile N of it), shim, grub, kernel, initrd, PK, KEK, db or dbx; cmdline (then TEXT, the whole new kernel command line);\n" +
 			"text (then OLD=NEW in what GRUB runs, such as the version in file names); the name of a component as the policy\n" +
 			"has it, such as \"file /boot/grub/grub.cfg\"; or bundle, the evidence of a machine that runs the change already.\n" +
-			"What cannot be predicted is said on the standard error.\n\n" +
+			"What cannot be predicted is said on the standard error, with the PCRs of the policy that are left stale by it. When\n" +
+			"nothing is staged, that is an error: nothing is written, and the exit code is 3.\n\n" +
 			"--prune drops the values and profiles that none of the BUNDLEs shows.\n\n" +
 			"   deepattest policy update policy.yaml --stage uki=/boot/efi/EFI/Linux/new.efi --output policy.yaml\n" +
 			"   deepattest policy update policy.yaml --stage kernel=vmlinuz-6.12 --stage initrd=initrd.img-6.12 --stage text=6.1=6.12\n" +
@@ -155,7 +157,14 @@ func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Laye
 		for _, note := range prediction.Notes {
 			p.remark("%s", note)
 		}
-		p.remark("%s staged", plural(editor.Add(layer, prediction.Values), "value"))
+		for _, n := range prediction.Stale {
+			p.remark("PCR %d of the policy goes stale: it has no value for machines that run the change, which will be untrusted; stage it from the evidence of one, with bundle=FILE", n)
+		}
+		added := editor.Add(layer, prediction.Values)
+		if added == 0 && len(canaries) == 0 {
+			return cannot(fmt.Errorf("nothing is staged: %s", whyNothing(prediction)))
+		}
+		p.remark("%s staged", plural(added, "value"))
 	}
 	if len(canaries) == 0 {
 		return nil
@@ -180,11 +189,28 @@ func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Laye
 			}
 		}
 	}
-	p.remark("%s staged", plural(editor.Add(layer, values), "value"))
+	added := editor.Add(layer, values)
+	if added == 0 && len(replacements) == 0 {
+		return cannot(errors.New("nothing is staged: the policy accepts all that the evidence shows of its PCRs already"))
+	}
+	p.remark("%s staged", plural(added, "value"))
 	if len(rules.Profiles) > 0 {
 		p.remark("profiles are left as they are: add one for the new state by hand")
 	}
 	return nil
+}
+
+// whyNothing says why a prediction gives a policy nothing.
+func whyNothing(p *policy.Prediction) string {
+	if len(p.Stale) == 0 {
+		return "the policy accepts the values after the change already"
+	}
+	var list []string
+	for _, n := range p.Stale {
+		list = append(list, strconv.Itoa(n))
+	}
+	return "no value could be predicted that the policy does not accept already, and PCR " + strings.Join(list, ", ") +
+		" is left stale: stage the evidence of a machine that runs the change, with bundle=FILE"
 }
 
 // openRegular opens a file for reading.
