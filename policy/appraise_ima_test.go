@@ -105,6 +105,7 @@ func imaScenes() []scene {
 		{name: "buffers on the list and a file", policy: rule(withBuffers), world: files(buffer, a, keyring), verdict: policy.Trusted, want: w("pass: all 1 files and 2 other measurements are on the list")},
 		{name: "a file, and buffers that are not on the list", policy: rule(list), world: files(a, buffer), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "kexec-cmdline"`)},
 		{name: "a file shown as a buffer", policy: rule("allow: [${guest.ima}]"), world: func(w *testlab.World) error { return renameTemplate(w.Guest, "ima-buf") }, verdict: policy.Trusted, want: w("pass: all 10 files are on the list")},
+		{name: "a file shown under a template of other order", policy: rule("allow: [${guest.ima}]"), world: func(w *testlab.World) error { return renameTemplate(w.Guest, "n-ng|d-ng|sig") }, verdict: policy.Inconclusive, want: w("unknown: an IMA entry cannot be read")},
 		{name: "another boot aggregate and no file", policy: rule("required: true, accept: [kexec]"), world: kexec(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
 		{name: "another kernel, where any file is accepted", policy: rule("required: true"), world: kexec(a), verdict: policy.Untrusted, want: w(another)},
 		{name: "another kernel, where any file and kexec are accepted", policy: rule("required: true, accept: [kexec]"), world: kexec(a), verdict: policy.Trusted, want: w("pass: PCR 10 proves 1 files; the policy accepts any; kexec started 1 kernels")},
@@ -172,8 +173,8 @@ func renameTemplate(m *testlab.Machine, name string) error {
 	if at < 0 {
 		return fmt.Errorf("no entry of template ima-sig")
 	}
-	m.Logs.IMA = bytes.Clone(m.Logs.IMA)
-	copy(m.Logs.IMA[at:], name)
+	list := append(bytes.Clone(m.Logs.IMA[:at-4]), byte(len(name)), 0, 0, 0)
+	m.Logs.IMA = append(append(list, name...), m.Logs.IMA[at+len("ima-sig"):]...)
 	return nil
 }
 
