@@ -33,16 +33,16 @@ const (
 	imaBefore58
 )
 
-// imaRules are the rules by which a bank may have been extended, the usual one
-// first. One of them holds for a whole list: a list that needs two was made up.
-func imaRules(alg Alg) []imaRule {
+// of reports whether a bank may have been extended by a rule. One rule holds for a
+// whole list: a list that needs two was made up.
+func (r imaRule) of(alg Alg) bool {
 	switch alg {
 	case SHA1:
-		return []imaRule{imaOwn}
+		return r == imaOwn
 	case SHA256:
-		return []imaRule{imaOwn, imaBefore58}
+		return r != imaUnloaded
 	}
-	return []imaRule{imaOwn, imaUnloaded, imaBefore58}
+	return true
 }
 
 // ReplayIMA extends the entries of PCR 10, one after the other, into a bank that
@@ -59,14 +59,17 @@ func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
 		return IMAReplay{}, fmt.Errorf("IMA list: PCR values of %d and %d bytes, %s has %d", len(want), len(start), alg, x.size)
 	}
 	var first IMAReplay
-	for i, rule := range imaRules(alg) {
+	for rule := imaOwn; rule <= imaBefore58; rule++ { // the usual one first
+		if !rule.of(alg) {
+			continue
+		}
 		c := imaChain{extender: x, rule: rule}
 		copy(c.value[:], start)
 		res, err := c.find(data, want)
 		if err != nil {
 			return IMAReplay{}, err
 		}
-		if i == 0 {
+		if rule == imaOwn {
 			first = res
 		}
 		if res.Matched < 0 {
