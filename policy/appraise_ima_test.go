@@ -93,6 +93,7 @@ func imaScenes() []scene {
 			return w.Guest.MeasureFiles(append(files, testlab.File{Path: "boot_aggregate", Digest: again})...)
 		}
 	}
+	const another = "fail: a kernel was started from the running one (kexec), and no PCR of the boot tells which"
 	withBuffers := fmt.Sprintf("allow: [%s, %s, %s]", a.Digest, buffer.Digest, keyring.Digest)
 	return append(scenes, []scene{
 		// What counts as a file: neither another PCR's entry nor what is behind it.
@@ -104,10 +105,18 @@ func imaScenes() []scene {
 		{name: "buffers on the list and a file", policy: rule(withBuffers), world: files(buffer, a, keyring), verdict: policy.Trusted, want: w("pass: all 1 files and 2 other measurements are on the list")},
 		{name: "a file, and buffers that are not on the list", policy: rule(list), world: files(a, buffer), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "kexec-cmdline"`)},
 		{name: "a file shown as a buffer", policy: rule("allow: [${guest.ima}]"), world: func(w *testlab.World) error { return renameTemplate(w.Guest, "ima-buf") }, verdict: policy.Trusted, want: w("pass: all 10 files are on the list")},
-		{name: "another boot aggregate and no file", policy: rule("required: true"), world: kexec(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
-		{name: "another kernel, where any file is accepted", policy: rule("required: true"), world: kexec(a), verdict: policy.Trusted, want: w("pass: PCR 10 proves 1 files")},
-		{name: "another kernel that the boot does not show", policy: rule(list), world: kexec(a), verdict: policy.Untrusted, want: w("fail: a kernel was started from the running one")},
-		{name: "another kernel, and the list has the boot aggregate", policy: rule("allow: [" + a.Digest.String() + ", ${guest.aggregate}]"), world: kexec(a), verdict: policy.Trusted, want: w("pass: all 1 files and 1 other measurements")},
+		{name: "a file shown under a template of other order", policy: rule("allow: [${guest.ima}]"), world: func(w *testlab.World) error { return renameTemplate(w.Guest, "n-ng|d-ng|sig") }, verdict: policy.Inconclusive, want: w("unknown: an IMA entry cannot be read")},
+		{name: "another boot aggregate and no file", policy: rule("required: true, accept: [kexec]"), world: kexec(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
+		{name: "another kernel, where any file is accepted", policy: rule("required: true"), world: kexec(a), verdict: policy.Untrusted, want: w(another)},
+		{name: "another kernel, where any file and kexec are accepted", policy: rule("required: true, accept: [kexec]"), world: kexec(a), verdict: policy.Trusted, want: w("pass: PCR 10 proves 1 files; the policy accepts any; kexec started 1 kernels")},
+		{name: "another kernel after another state, where any file and kexec are accepted", policy: rule("required: true, accept: [kexec]"), world: files(a, file("boot_aggregate")), verdict: policy.Untrusted, want: w("fail: the IMA list was begun after another boot state")},
+		{name: "another kernel, where kexec is accepted", policy: rule(list + ", accept: [sha1-padded, kexec]"), world: kexec(a), verdict: policy.Trusted, want: w("pass: all 1 files are on the list; kexec started 1 kernels from the running one, which the policy accepts")},
+		{name: "another kernel after another state, where kexec is accepted", policy: rule(list + ", accept: [kexec]"), world: files(a, file("boot_aggregate")), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "boot_aggregate"`)},
+		{name: "another kernel after another state that is listed", policy: rule("allow: [" + a.Digest.String() + ", " + file("boot_aggregate").Digest.String() + "]"), world: files(a, file("boot_aggregate")), verdict: policy.Untrusted, want: w(another)},
+		{name: "another kernel after another state that is listed, where kexec is accepted", policy: rule("accept: [kexec], allow: [" + a.Digest.String() + ", " + file("boot_aggregate").Digest.String() + "]"), world: files(a, file("boot_aggregate")), verdict: policy.Trusted, want: w("pass: all 1 files are on the list; kexec started 1 kernels")},
+		{name: "another kernel and an unlisted file, where kexec is accepted", policy: rule(list + ", accept: [kexec]"), world: kexec(a, file("/tmp/x")), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "/tmp/x"`)},
+		{name: "another kernel that the boot does not show", policy: rule(list), world: kexec(a), verdict: policy.Untrusted, want: w(another)},
+		{name: "another kernel, and the list has the boot aggregate", policy: rule("allow: [" + a.Digest.String() + ", ${guest.aggregate}]"), world: kexec(a), verdict: policy.Untrusted, want: w(another)},
 		{name: "a list that no kernel began", policy: rule("required: true"), world: headless(a, b), verdict: policy.Inconclusive, want: w("unknown: the IMA list does not begin with boot_aggregate")},
 		{name: "a list that no kernel began, where none is needed", policy: rule("required: false, " + list), world: headless(a, b), verdict: policy.Inconclusive, want: w("unknown: the IMA list does not begin with boot_aggregate")},
 		{name: "an unlisted file in a list that no kernel began", policy: rule(list), world: headless(file("/tmp/x")), verdict: policy.Untrusted, want: w(`fail: a measured file is not on the list: "/tmp/x"`)},
@@ -151,7 +160,7 @@ func headless(files ...testlab.File) func(*testlab.World) error {
 // replaceIMA gives a machine another list, and PCR 10 its value.
 func replaceIMA(m *testlab.Machine, list []byte) (err error) {
 	m.Logs.IMA = list
-	m.PCRs[quote.SHA256][quote.IMAPCR], err = quote.IMAValue(list, quote.SHA256)
+	m.PCRs[quote.SHA256][quote.IMAPCR], err = quote.IMAValue(list, quote.SHA256, quote.IMAPCR)
 	return err
 }
 
@@ -164,8 +173,8 @@ func renameTemplate(m *testlab.Machine, name string) error {
 	if at < 0 {
 		return fmt.Errorf("no entry of template ima-sig")
 	}
-	m.Logs.IMA = bytes.Clone(m.Logs.IMA)
-	copy(m.Logs.IMA[at:], name)
+	list := append(bytes.Clone(m.Logs.IMA[:at-4]), byte(len(name)), 0, 0, 0)
+	m.Logs.IMA = append(append(list, name...), m.Logs.IMA[at+len("ima-sig"):]...)
 	return nil
 }
 

@@ -272,7 +272,7 @@ func TestAllowListOfARealBoot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f, err := e.Fields(); err == nil && f.Path != bootAggregate {
+		if f, err := e.Fields(); err == nil && f.Path != quote.IMABootAggregate {
 			lines = append(lines, f.Digest.String()+"  "+f.Path)
 		}
 	}

@@ -181,6 +181,12 @@ func (a *appraisal) limits(place Place) []string {
 		} else if len(rules.IMA.Excludes) > 0 {
 			list = append(list, fmt.Sprintf("programs of the %s under paths that the IMA allow-list excludes", name))
 		}
+		if rules.IMA != nil && rules.IMA.Kexec {
+			list = append(list, fmt.Sprintf("the kernel of the %s once kexec has started another: the policy accepts it, and no PCR of the boot tells which", name))
+		}
+		if rules.IMA != nil && rules.IMA.SHA1Padded {
+			list = append(list, fmt.Sprintf("that files of the %s are those that its IMA list shows: the policy accepts lists that rest on SHA-1, of which collisions can be made", name))
+		}
 		if name == verify.Host && !a.policy.pinsService() {
 			if rules.TPM == quote.Version12 {
 				list = append(list, "that the host's hypervisor and vTPM domains are the ones you think they are: the policy does not pin them")

@@ -294,6 +294,14 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 	}
 	if r := l.IMA; r != nil {
 		add(-1, "ima.required", single, rankOf(r.Required), fmt.Sprint(r.Required))
+		var accepted []string
+		if r.Kexec {
+			accepted = append(accepted, "kexec")
+		}
+		if r.SHA1Padded {
+			accepted = append(accepted, "sha1-padded")
+		}
+		add(-1, "ima.accept", waives, 0, accepted...)
 		add(-1, "ima.allow", accepts, 0, r.entries()...)
 		var excludes []string
 		for _, e := range r.Excludes {

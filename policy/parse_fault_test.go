@@ -130,6 +130,11 @@ func badPolicies() []badPolicy {
 		one("allowed without what is required", "guest:\n  cmdline: {require: [quiet], allow: [\"ro\", \"\"]}\n", `5:39 guest.cmdline.allow[0]: "quiet" is missing`, "5:45 guest.cmdline.allow[1]: is empty"),
 
 		one("IMA rules nothing", "guest:\n  ima: {required: false}\n", "5:8 guest.ima: rules nothing"),
+		one("IMA rules nothing but kexec", "guest:\n  ima: {required: false, accept: [kexec]}\n", "5:8 guest.ima: rules nothing"),
+		one("IMA accepts an unknown thing", "guest:\n  ima: {accept: [kexec, sha1]}\n", `5:25 guest.ima.accept[1]: "sha1": want kexec or sha1-padded`),
+		one("IMA accepts a thing twice", "guest:\n  ima: {accept: [kexec, kexec]}\n", "5:25 guest.ima.accept[1]: is there twice"),
+		one("IMA accepts a word", "guest:\n  ima: {accept: kexec}\n", "5:17 guest.ima.accept: a text where a list is wanted"),
+		one("IMA of a TPM 1.2", "guest:\n  tpm: {version: '1.2'}\n  ima: {accept: [sha1-padded]}\n", "6:8 guest.ima: accept: sha1-padded rules nothing"),
 		one("IMA list empty", "guest:\n  ima: {allow: []}\n", "5:16 guest.ima.allow: is empty"),
 		one("IMA map empty", "guest:\n  ima: {allow: {}}\n", "5:16 guest.ima.allow: a mapping where a list is wanted"),
 		one("IMA path without digests", "guest:\n  ima: {allow: {/a: []}}\n", "5:21 guest.ima.allow./a: is empty"),

@@ -23,7 +23,7 @@ func (l *LayerPolicy) readIMA(v value) {
 		return
 	}
 	const example = "ima: {required: true, allow: {/usr/bin/true: [64 hexadecimal digits]}}"
-	m := v.mapping(example, "required", "allow")
+	m := v.mapping(example, "required", "allow", "accept")
 	r := &IMARule{Required: m.get("required").boolean(true)}
 	switch allow := m.get("allow"); {
 	case allow.given() && allow.node.Kind == yaml.ScalarNode:
@@ -40,10 +40,33 @@ func (l *LayerPolicy) readIMA(v value) {
 	default:
 		r.Digests = readFileDigests(allow.list("allow: [64 hexadecimal digits]"))
 	}
-	if isMapping(v) && !r.Required && r.AcceptsAny() {
+	if accept := m.get("accept"); accept.given() {
+		r.readAccepted(accept)
+	}
+	if isMapping(v) && !r.Required && r.AcceptsAny() && !r.SHA1Padded {
 		v.fail(example, "rules nothing: leave it out")
 	}
+	if r.SHA1Padded && l.TPM == quote.Version12 {
+		v.fail("", "accept: sha1-padded rules nothing: a TPM 1.2 has SHA-1 only")
+	}
 	l.IMA = r
+}
+
+// readAccepted reads what a rule lets through by name.
+func (r *IMARule) readAccepted(v value) {
+	const kexec, padded = "kexec", "sha1-padded"
+	for _, item := range v.list("[" + padded + "]") {
+		seen := false
+		switch item.word(kexec, padded) {
+		case kexec:
+			seen, r.Kexec = r.Kexec, true
+		case padded:
+			seen, r.SHA1Padded = r.SHA1Padded, true
+		}
+		if seen {
+			item.fail("", "is there twice")
+		}
+	}
 }
 
 // readFileDigests reads digests of files, whose length tells the hash.

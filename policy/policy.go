@@ -121,6 +121,10 @@ type IMARule struct {
 	Digests  []quote.Hex            // accepted under any path
 	Paths    map[string][]quote.Hex // accepted under this path
 	Excludes []*regexp.Regexp       // paths that are not looked at, from their beginning
+
+	// Accepted by name, because less is proven then.
+	Kexec      bool // kernels that the running one started
+	SHA1Padded bool // lists of kernels before 5.8, which rest on SHA-1
 }
 
 // Listed is how many digests the allow-list accepts.
@@ -217,6 +221,7 @@ func (p *Policy) expect(name verify.Layer) verify.Expect {
 			e.PCRs = append(e.PCRs, r.PCR)
 		}
 	}
+	e.AcceptSHA1Padded = l.IMA != nil && l.IMA.SHA1Padded
 	if l.IMA != nil && l.IMA.Required && counts("ima") {
 		e.PCRs, e.IMA = append(e.PCRs, quote.IMAPCR), true
 	}

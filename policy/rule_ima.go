@@ -10,11 +10,6 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// bootAggregate is the name of the entry that each kernel begins its list with, a
-// digest over the PCRs before it (security/integrity/ima/ima_init.c,
-// ima_add_boot_aggregate).
-const bootAggregate = "boot_aggregate"
-
 // ima compares every measured file with the allow-list. The part of the list that
 // PCR 10 proves is all that was measured before the quote.
 func (s *section) ima() outcome {
@@ -53,11 +48,12 @@ type imaTally struct {
 	entries                 int
 	aggregate               quote.Hex // of the first entry; nil: that is another one
 	files, others, excluded int
+	kernels                 int // that kexec started
 }
 
 // judge counts an entry, or says what is wrong with it. A file is what has an
 // absolute path. The kernel names by a bare word what is none: its boot aggregate,
-// which kexec repeats, buffers, keyrings, and critical data of itself, SELinux and
+// buffers, keyrings, and critical data of itself, SELinux and
 // device-mapper (Documentation/ABI/testing/ima_policy). It is the name that tells,
 // and not the template: of that no PCR proves anything, and "ima-buf" reads as
 // "ima-sig". So whatever it is, it is on the list or fails.
@@ -70,9 +66,11 @@ func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
 	switch {
 	case err != nil:
 		return unknown("an IMA entry cannot be read").evidence(err.Error(), "a known template", where), true
-	case t.entries == 0 && f.Path == bootAggregate:
+	case t.entries == 0 && f.Path == quote.IMABootAggregate:
 		t.aggregate = f.Digest
 		return t.bootAggregate(f)
+	case f.Path == quote.IMABootAggregate:
+		return t.kexec(f, where)
 	case t.rule.excludes(f.Path):
 		t.excluded++
 		return outcome{}, false
@@ -81,14 +79,40 @@ func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
 	default:
 		t.others++
 	}
-	got := f.Alg + ":" + f.Digest.String()
-	switch {
-	case t.rule.AcceptsAny(), t.digests[string(f.Digest)], slices.ContainsFunc(t.rule.Paths[f.Path], func(d quote.Hex) bool { return bytes.Equal(d, f.Digest) }):
+	if t.accepts(f) {
 		return outcome{}, false
-	case f.Path == bootAggregate && bytes.Equal(f.Digest, t.aggregate):
-		return fail("a kernel was started from the running one (kexec), and no PCR of the boot tells which").evidence(got, "one "+bootAggregate, where), true
 	}
-	return fail("a measured file is not on the list: %q", clipTo(f.Path, maxText)).evidence(got, t.rule.want(f.Path), where), true
+	return t.unlisted(f, where)
+}
+
+func (t *imaTally) unlisted(f quote.IMAFields, where string) (outcome, bool) {
+	return fail("a measured file is not on the list: %q", clipTo(f.Path, maxText)).evidence(measuredFile(f), t.rule.want(f.Path), where), true
+}
+
+func (t *imaTally) accepts(f quote.IMAFields) bool {
+	return t.rule.AcceptsAny() || t.digests[string(f.Digest)] || slices.ContainsFunc(t.rule.Paths[f.Path], func(d quote.Hex) bool { return bytes.Equal(d, f.Digest) })
+}
+
+func measuredFile(f quote.IMAFields) string { return f.Alg + ":" + f.Digest.String() }
+
+// kexec is about a further boot aggregate: another kernel took the list over
+// (ima_kexec.c). It is over the PCRs of the boot before it and so says nothing of that
+// kernel. For the same reason an allow-list that has it, as one made of a machine's
+// own list does, does not mean to accept one.
+func (t *imaTally) kexec(f quote.IMAFields, where string) (outcome, bool) {
+	same := bytes.Equal(f.Digest, t.aggregate)
+	switch {
+	case !same && !t.accepts(f):
+		return t.unlisted(f, where)
+	case !t.rule.Kexec:
+		return fail("a kernel was started from the running one (kexec), and no PCR of the boot tells which").
+			evidence(measuredFile(f), "one "+quote.IMABootAggregate+", or accept: [kexec]", where), true
+	}
+	t.kernels++
+	if !same && t.rule.AcceptsAny() {
+		return t.bootAggregate(f)
+	}
+	return outcome{}, false
 }
 
 // sum is the outcome when no entry is wrong. A list that does not begin with the
@@ -97,7 +121,7 @@ func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
 func (t *imaTally) sum() outcome {
 	switch {
 	case t.entries > 0 && t.aggregate == nil:
-		return unknown("the IMA list does not begin with %s, as every kernel's does", bootAggregate).evidence("another entry of PCR 10", bootAggregate, "ima")
+		return unknown("the IMA list does not begin with %s, as every kernel's does", quote.IMABootAggregate).evidence("another entry of PCR 10", quote.IMABootAggregate, "ima")
 	case t.files == 0 && !t.rule.Required:
 		return notApplicable("IMA measured no file, which the policy accepts")
 	case t.files == 0 && t.excluded > 0:
@@ -105,7 +129,7 @@ func (t *imaTally) sum() outcome {
 	case t.files == 0:
 		return unknown("IMA measured no file: it runs without a policy, or not at all").evidence("no file in the list", "measured files", "ima")
 	case t.rule.AcceptsAny():
-		return pass("PCR 10 proves %d files; the policy accepts any", t.files)
+		return pass("PCR 10 proves %d files; the policy accepts any%s", t.files, t.later())
 	}
 	detail := fmt.Sprintf("all %d files", t.files)
 	if t.others > 0 {
@@ -115,14 +139,22 @@ func (t *imaTally) sum() outcome {
 	if t.excluded > 0 {
 		detail += fmt.Sprintf(", besides %d that it excludes", t.excluded)
 	}
-	return pass("%s", detail)
+	return pass("%s%s", detail, t.later())
+}
+
+// later names the kernels that kexec started.
+func (t *imaTally) later() string {
+	if t.kernels == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; kexec started %d kernels from the running one, which the policy accepts", t.kernels)
 }
 
 func (r *IMARule) excludes(path string) bool {
 	return slices.ContainsFunc(r.Excludes, func(e *regexp.Regexp) bool { return e.MatchString(path) })
 }
 
-// bootAggregate compares IMA's first entry with the PCRs that it was made of
+// bootAggregate compares a boot aggregate with the PCRs that it was made of
 // (quote.BootAggregate), when the quote covers them.
 func (s *section) bootAggregate(f quote.IMAFields) (outcome, bool) {
 	if f.Alg != s.claims.Bank.String() {
@@ -132,7 +164,7 @@ func (s *section) bootAggregate(f quote.IMAFields) (outcome, bool) {
 	if err != nil || bytes.Equal(want, f.Digest) {
 		return outcome{}, false
 	}
-	return fail("the IMA list was begun after another boot state").evidence(f.Digest.String(), want.String(), bootAggregate), true
+	return fail("the IMA list was begun after another boot state").evidence(f.Digest.String(), want.String(), quote.IMABootAggregate), true
 }
 
 func (r *IMARule) want(path string) string {

@@ -1,15 +1,21 @@
 package quote
 
 import (
-	"bytes"
 	"crypto/sha1"
-	"fmt"
 	"iter"
 )
 
 // IMAPCR is the PCR that Linux's IMA extends unless it was built otherwise
-// (CONFIG_IMA_MEASURE_PCR_IDX).
+// (CONFIG_IMA_MEASURE_PCR_IDX, 8 to 14).
 const IMAPCR = 10
+
+// IMABootAggregate is the name of the entry that each kernel begins its list with, a
+// digest over the PCRs before it (ima_init.c, ima_add_boot_aggregate).
+const IMABootAggregate = "boot_aggregate"
+
+// OtherIMAPCR says what a list of another PCR comes from, and what can be done.
+const OtherIMAPCR = "the kernel was built with another CONFIG_IMA_MEASURE_PCR_IDX, or its IMA policy names a PCR; " +
+	"boot one that measures into PCR 10, for no other is compared with a quote"
 
 // IMAEntry is one record of the kernel's IMA list
 // (/sys/kernel/security/ima/binary_runtime_measurements;
@@ -21,7 +27,7 @@ type IMAEntry struct {
 	Offset       int // of the record in the list, in bytes
 	PCR          int // 0..23
 	TemplateHash []byte
-	Template     string // "ima-ng", "ima-sig", ...
+	Template     string // "ima-ng", "ima-sig", ..., or a format: "d-ng|n-ng" (ima_template_fmt=)
 	Data         []byte // shares the list's memory
 
 	oldName []byte // the file name of the old "ima" template, which Data leaves out
@@ -43,8 +49,10 @@ func IMAEntries(data []byte) iter.Seq2[IMAEntry, error] {
 			yield(IMAEntry{}, r.err)
 			return
 		}
+		template := ""
 		for i := 0; r.left() > 0; i++ {
-			e := r.imaEntry(i)
+			e := r.imaEntry(i, template)
+			template = e.Template
 			if r.err != nil {
 				yield(IMAEntry{}, r.err)
 				return
@@ -54,6 +62,20 @@ func IMAEntries(data []byte) iter.Seq2[IMAEntry, error] {
 			}
 		}
 	}
+}
+
+// IsIMAList reports whether data begins as an IMA list does, of whatever PCR: with an
+// entry whose template can be read. A TCG log has zeros or a digest where the length
+// of its name would be.
+func IsIMAList(data []byte) bool {
+	for e, err := range IMAEntries(data) {
+		if err != nil {
+			return false
+		}
+		_, known := templateFormat(e.Template)
+		return known
+	}
+	return false
 }
 
 // maxTemplateName is the longest template name or format
@@ -68,7 +90,9 @@ const (
 	imaOldBytes = sha1.Size + imaOldName + 1
 )
 
-func (r *reader) imaEntry(index int) IMAEntry {
+// imaEntry reads an entry. It takes the name of the template before as it is when
+// it is the same, so that a list of one template allocates it once.
+func (r *reader) imaEntry(index int, before string) IMAEntry {
 	e := IMAEntry{Index: index, Offset: r.off}
 	pcr := r.u32("pcr")
 	if r.err == nil && pcr >= NumPCRs {
@@ -77,7 +101,10 @@ func (r *reader) imaEntry(index int) IMAEntry {
 	}
 	e.PCR = int(pcr)
 	e.TemplateHash = r.bytes(sha1.Size, "template hash")
-	e.Template = templateName(r.imaSized(maxTemplateName, "template name"))
+	e.Template = before
+	if name := r.imaSized(maxTemplateName, "template name"); string(name) != before {
+		e.Template = string(name)
+	}
 	if e.Template == imaOld {
 		e.Data = r.bytes(sha1.Size, "file digest")
 		e.oldName = r.imaSized(imaOldName, "file name")
@@ -97,27 +124,6 @@ func (r *reader) imaSized(max int, field string) []byte {
 	return r.bytes(int(n), field)
 }
 
-// templateName returns known names without allocating.
-func templateName(b []byte) string {
-	switch string(b) {
-	case imaOld:
-		return imaOld
-	case "ima-ng":
-		return "ima-ng"
-	case "ima-sig":
-		return "ima-sig"
-	case "ima-ngv2":
-		return "ima-ngv2"
-	case "ima-sigv2":
-		return "ima-sigv2"
-	case "ima-buf":
-		return "ima-buf"
-	case "ima-modsig":
-		return "ima-modsig"
-	}
-	return string(b)
-}
-
 // hashed returns the bytes that the template hash covers. The old template is
 // hashed with its name padded to 256 bytes (ima_crypto.c,
 // ima_calc_field_array_hash_tfm); buf has room for that.
@@ -129,129 +135,4 @@ func (e *IMAEntry) hashed(buf *[imaOldBytes]byte) []byte {
 	n += copy(buf[n:], e.oldName)
 	clear(buf[n:])
 	return buf[:]
-}
-
-// IMAReplay is what became of a list that was checked against a PCR.
-type IMAReplay struct {
-	Matched    int  // entries of the shortest prefix that gives the wanted value, -1 when none does
-	Total      int  // entries in the list
-	Violations int  // among the first Matched entries, or among all when none match
-	Padded     bool // the match rests on SHA-1 template hashes, padded with zeros
-}
-
-// ReplayIMA extends the entries of PCR 10, one after the other, into a bank that
-// starts with start (nil: zeros) and looks for the prefix that gives want. A list
-// read after the quote is longer than what was quoted, so entries after the
-// prefix are no fault; they are unproven.
-//
-// The kernel extends SHA-1 banks with the template hash, which must then be that
-// of the data, and other banks with their own hash of the data. For a bank whose
-// hash it had not loaded it pads the template hash with zeros
-// (ima_crypto.c, ima_calc_field_array_hash): that rule is tried for sha384 and
-// sha512 only.
-func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
-	x, err := newExtender(alg)
-	if err != nil {
-		return IMAReplay{}, fmt.Errorf("IMA list: %w", err)
-	}
-	if len(want) != x.size || start != nil && len(start) != x.size {
-		return IMAReplay{}, fmt.Errorf("IMA list: PCR values of %d and %d bytes, %s has %d", len(want), len(start), alg, x.size)
-	}
-	c := imaChain{extender: x, padding: alg == SHA384 || alg == SHA512}
-	copy(c.native[:], start)
-	copy(c.padded[:], start)
-
-	res := IMAReplay{Matched: -1}
-	if bytes.Equal(c.native[:x.size], want) {
-		res.Matched = 0
-	}
-	for e, err := range IMAEntries(data) {
-		if err != nil {
-			return IMAReplay{}, err
-		}
-		res.Total++
-		if e.PCR != IMAPCR || res.Matched >= 0 {
-			continue
-		}
-		if e.Violation() {
-			res.Violations++
-		}
-		c.add(&e)
-		switch {
-		case bytes.Equal(c.native[:x.size], want):
-			res.Matched = res.Total
-		case c.padding && bytes.Equal(c.padded[:x.size], want):
-			res.Matched, res.Padded = res.Total, true
-		}
-	}
-	if res.Padded || alg == SHA1 {
-		if err := checkTemplateHashes(data, res.Matched); err != nil {
-			return IMAReplay{}, err
-		}
-	}
-	return res, nil
-}
-
-// imaChain computes PCR 10 under both rules at once.
-type imaChain struct {
-	extender
-	padding        bool // try the second rule too
-	native, padded [maxDigest]byte
-	old            [imaOldBytes]byte
-}
-
-func (c *imaChain) add(e *IMAEntry) {
-	if e.Violation() {
-		c.extend(&c.native, ones[:c.size])
-		if c.padding {
-			c.extend(&c.padded, ones[:c.size])
-		}
-		return
-	}
-	if c.alg == SHA1 {
-		c.extend(&c.native, e.TemplateHash)
-		return
-	}
-	var digest [maxDigest]byte
-	c.sum(&digest, e.hashed(&c.old))
-	c.extend(&c.native, digest[:c.size])
-	if c.padding {
-		c.extend(&c.padded, e.TemplateHash)
-	}
-}
-
-// checkTemplateHashes makes sure that the first n entries' data is what their
-// template hashes are of. Only then does a PCR that was extended with those
-// hashes prove the data.
-func checkTemplateHashes(data []byte, n int) error {
-	var old [imaOldBytes]byte
-	for e, err := range IMAEntries(data) {
-		if err != nil || e.Index >= n {
-			return err
-		}
-		if !e.Violation() && sha1.Sum(e.hashed(&old)) != [sha1.Size]byte(e.TemplateHash) {
-			return &ParseError{Structure: "IMA list", Offset: e.Offset,
-				Reason: fmt.Sprintf("entry %d: the template hash is not that of its data", e.Index)}
-		}
-	}
-	return nil
-}
-
-// IMAValue returns what PCR 10 of a bank holds after all entries of a list, by the
-// rule of a kernel that knows the bank's hash (see ReplayIMA).
-func IMAValue(data []byte, alg Alg) (Hex, error) {
-	x, err := newExtender(alg)
-	if err != nil {
-		return nil, fmt.Errorf("IMA list: %w", err)
-	}
-	c := imaChain{extender: x}
-	for e, err := range IMAEntries(data) {
-		if err != nil {
-			return nil, err
-		}
-		if e.PCR == IMAPCR {
-			c.add(&e)
-		}
-	}
-	return bytes.Clone(c.native[:x.size]), nil
 }

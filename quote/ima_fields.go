@@ -3,10 +3,12 @@ package quote
 import (
 	"bytes"
 	"fmt"
+	"strings"
 )
 
 // IMAFields are the fields of an entry's template data
-// (Documentation/security/IMA-templates.rst).
+// (Documentation/security/IMA-templates.rst) that are read here; those of evm-sig
+// about the inode are not.
 type IMAFields struct {
 	Alg       string // of the file's digest, as the kernel names it: "sha256"
 	Digest    Hex    // of the file's content
@@ -17,36 +19,100 @@ type IMAFields struct {
 	Modsig    []byte // an appended module signature
 }
 
+// templateFormat returns the fields of a template, which the kernel names by a word
+// or, when ima_template_fmt= made it, by its fields (ima_template.c,
+// builtin_templates; ima_fs.c, ima_measurements_show).
+func templateFormat(name string) (format string, known bool) {
+	switch name {
+	case imaOld:
+		return "d|n", true // in a form of its own
+	case "ima-ng":
+		return "d-ng|n-ng", true
+	case "ima-sig":
+		return "d-ng|n-ng|sig", true
+	case "ima-ngv2":
+		return "d-ngv2|n-ng", true
+	case "ima-sigv2":
+		return "d-ngv2|n-ng|sig", true
+	case "ima-buf":
+		return "d-ng|n-ng|buf", true
+	case "ima-modsig":
+		return "d-ng|n-ng|sig|d-modsig|modsig", true
+	case "evm-sig":
+		return "d-ng|n-ng|evmsig|xattrnames|xattrlengths|xattrvalues|iuid|igid|imode", true
+	}
+	for id := range strings.SplitSeq(name, "|") {
+		if fieldKind(id) == unknownField {
+			return "", false
+		}
+	}
+	return name, true
+}
+
+// kindOfField tells which fields say what was measured.
+type kindOfField int
+
+const (
+	unknownField kindOfField = iota
+	digestField
+	nameField
+	furtherField
+)
+
+// fieldKind knows the kernel's fields (ima_template.c, supported_fields).
+func fieldKind(id string) kindOfField {
+	switch id {
+	case "d", "d-ng", "d-ngv2":
+		return digestField
+	case "n", "n-ng":
+		return nameField
+	case "sig", "buf", "d-modsig", "modsig", "evmsig", "iuid", "igid", "imode", "xattrnames", "xattrlengths", "xattrvalues":
+		return furtherField
+	}
+	return unknownField
+}
+
 // Fields decodes Data by the entry's template. For a Violation, nothing of it is
 // proven.
+//
+// Whoever wrote the list chose the template's name, so the name must not decide what
+// was measured. A digest and a file name count as the first two fields only, where
+// every template of the kernel has them: further ones (a signature, a buffer, the
+// values of extended attributes) hold what the file's owner likes. And neither reads
+// as the other, nor one kind of digest as another: a digest goes on behind its first
+// NUL, a name ends there, and no algorithm's name has a colon.
 func (e *IMAEntry) Fields() (IMAFields, error) {
 	if e.Template == imaOld {
-		return IMAFields{Alg: "sha1", Digest: e.Data, Path: cString(e.oldName)}, nil
+		if bytes.IndexByte(e.oldName, 0) >= 0 { // the data of another template, hashed as this one's
+			return IMAFields{}, fmt.Errorf("IMA entry %d: IMA template ima: file name with a NUL", e.Index)
+		}
+		return IMAFields{Alg: "sha1", Digest: e.Data, Path: string(e.oldName)}, nil
+	}
+	format, known := templateFormat(e.Template)
+	if !known {
+		return IMAFields{}, fmt.Errorf("IMA entry %d: template %q is not known: want ima, ima-ng, ima-sig, ima-ngv2, ima-sigv2, ima-buf, ima-modsig, evm-sig or fields as in d-ng|n-ng|sig",
+			e.Index, printable(e.Template))
 	}
 	r := littleEndian("IMA template "+e.Template, e.Data)
 	var f IMAFields
-	switch e.Template {
-	case "ima-ng":
-		f.digest(r, false)
-	case "ima-sig":
-		f.digest(r, false)
-		f.Signature = r.imaSized(len(e.Data), "sig")
-	case "ima-buf":
-		f.digest(r, false)
-		f.Buffer = r.imaSized(len(e.Data), "buf")
-	case "ima-ngv2":
-		f.digest(r, true)
-	case "ima-sigv2":
-		f.digest(r, true)
-		f.Signature = r.imaSized(len(e.Data), "sig")
-	case "ima-modsig":
-		f.digest(r, false)
-		f.Signature = r.imaSized(len(e.Data), "sig")
-		r.imaSized(len(e.Data), "d-modsig")
-		f.Modsig = r.imaSized(len(e.Data), "modsig")
-	default:
-		return IMAFields{}, fmt.Errorf("IMA entry %d: template %q is not known: want ima, ima-ng, ima-sig, ima-ngv2, ima-sigv2, ima-buf or ima-modsig",
-			e.Index, printable(e.Template))
+	n, digest, name := 0, false, false
+	for id := range strings.SplitSeq(format, "|") {
+		switch kind := fieldKind(id); {
+		case kind == digestField && !digest:
+			digest = true
+			f.digest(r, id)
+		case kind == nameField && !name:
+			name = true
+			f.name(r)
+		case n < 2 || kind != furtherField:
+			r.fail("%q: want a digest and a file name in the first two fields, and nowhere else", printable(format))
+		default:
+			f.further(r, id)
+		}
+		n++
+	}
+	if n < 2 {
+		r.fail("%q: want a digest and a file name", printable(format))
 	}
 	if err := r.end(); err != nil {
 		return IMAFields{}, fmt.Errorf("IMA entry %d: %w", e.Index, err)
@@ -54,32 +120,80 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 	return f, nil
 }
 
-// digest reads a d-ng field, "sha256:" NUL digest, or a d-ngv2 field,
-// "verity:sha256:" NUL digest, and the n-ng field after it.
-func (f *IMAFields) digest(r *reader, typed bool) {
+// digest reads a field "d", the bare digest of the first template, "d-ng",
+// "sha256:" NUL digest, or "d-ngv2", "verity:sha256:" NUL digest.
+func (f *IMAFields) digest(r *reader, id string) {
 	field := r.imaSized(len(r.b), "digest")
-	name := r.imaSized(len(r.b), "file name")
 	if r.err != nil {
 		return
 	}
+	if id == "d" {
+		if len(field) != SHA1.Size() {
+			r.fail("digest of %d bytes, want %d (SHA-1)", len(field), SHA1.Size())
+		}
+		f.Alg, f.Digest = "sha1", field
+		return
+	}
 	label, digest, ok := bytes.Cut(field, []byte(":\x00"))
-	if typed {
+	if id == "d-ngv2" {
 		kind, alg, cut := bytes.Cut(label, []byte(":"))
 		ok = ok && cut && (string(kind) == "ima" || string(kind) == "verity")
 		f.Verity = string(kind) == "verity"
 		label = alg
 	}
-	if !ok || len(label) == 0 || len(label) > 32 {
+	if !ok || !isAlgName(label) || len(digest) == 0 {
 		r.fail("digest field does not begin with an algorithm")
 		return
 	}
-	if len(name) == 0 || bytes.IndexByte(name, 0) != len(name)-1 {
+	f.Alg, f.Digest = string(label), digest
+	if alg, err := ParseAlg(f.Alg); err == nil && len(digest) != alg.Size() {
+		r.fail("%s digest of %d bytes", alg, len(digest))
+	}
+}
+
+// isAlgName reports whether a label could be one of the kernel's (crypto/hash_info.c).
+func isAlgName(label []byte) bool {
+	for _, c := range label {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return 0 < len(label) && len(label) <= 32
+}
+
+// name reads a field "n" or "n-ng".
+func (f *IMAFields) name(r *reader) {
+	name := r.imaSized(len(r.b), "file name")
+	if r.err == nil && (len(name) == 0 || bytes.IndexByte(name, 0) != len(name)-1) {
 		r.fail("file name does not end in its only NUL")
 		return
 	}
-	f.Alg, f.Digest, f.Path = string(label), digest, cString(name)
-	if alg, err := ParseAlg(f.Alg); err == nil && len(digest) != alg.Size() {
-		r.fail("%s digest of %d bytes", alg, len(digest))
+	f.Path = cString(name)
+}
+
+// further reads any other field. Those of numbers are empty where there is no file.
+func (f *IMAFields) further(r *reader, id string) {
+	field := r.imaSized(len(r.b), id)
+	if r.err != nil {
+		return
+	}
+	good := true
+	switch id {
+	case "sig":
+		f.Signature = field
+	case "buf":
+		f.Buffer = field
+	case "modsig":
+		f.Modsig = field
+	case "iuid", "igid":
+		good = len(field) == 0 || len(field) == 4
+	case "imode":
+		good = len(field) == 0 || len(field) == 2
+	case "xattrlengths":
+		good = len(field)%4 == 0
+	}
+	if !good {
+		r.fail("%s of %d bytes", id, len(field))
 	}
 }
 

@@ -336,7 +336,7 @@ func logChecks(prefix string, name Layer, actor string, on func(func(*layer) Che
 				ID: prefix + ".ima.replay", Layer: name, Title: "The IMA list gives PCR 10",
 				Stops:    "an IMA list with entries changed, added before the quote, removed or moved",
 				Citation: "Linux kernel, security/integrity/ima; TPM 2.0 Part 1, section 17.2",
-				Actor:    actor, Remedy: "give the collector read access to the list and quote PCR 10; without one files cannot be appraised",
+				Actor:    actor, Remedy: "a list that is missing: give the collector read access to it and quote PCR 10; one of an old or oddly built kernel: boot another kernel, or the tenant accepts it in the policy; one that does not give PCR 10: boot the machine again",
 				Needs: values,
 			},
 			run: on((*layer).imaReplay), optional: noIMA,

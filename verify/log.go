@@ -39,10 +39,6 @@ func (l *layer) noLog() bool {
 	return l.ev == nil || (len(l.ev.Logs.UEFI) == 0 || l.log.useless) && !l.expect.Log
 }
 
-func (l *layer) noIMA() bool {
-	return l.ev == nil || len(l.ev.Logs.IMA) == 0 && !l.expect.IMA
-}
-
 // logParse reads the firmware's and systemd's logs within strict limits.
 func (l *layer) logParse() Check {
 	if len(l.ev.Logs.UEFI) == 0 {
@@ -69,7 +65,8 @@ func (l *layer) logParse() Check {
 // (PFP section 10.4). PCRs 0 to 9 and 14 are the firmware's and the boot
 // loader's; systemd extends 11, 12, 13 and 15 after boot, with a log of its own
 // that older versions do not write, so there a value that the log does not
-// explain is shown and proves nothing more.
+// explain is shown and proves nothing more. In PCR 10 IMA goes on from what the log
+// gives, so it is for ima.replay to say whether the two give the quoted value.
 func (l *layer) logReplay() Check {
 	if u := l.log.userspace; u != nil {
 		for i := range u.Events {
@@ -95,6 +92,7 @@ func (l *layer) logReplay() Check {
 		case initial(n, l.value(n)) && l.lastEvent(n) == "none": // systemd began with it after the quote
 		case l.log.userspace == nil && (n == 11 || n == 12 || n == 13 || n == 15):
 			unexplained = append(unexplained, n)
+		case n == quote.IMAPCR && !initial(n, l.value(n)):
 		default:
 			return fail("the log does not give the quoted value of PCR %d", n).
 				evidence(p.Value.String(), l.value(n).String(), fmt.Sprintf("%s PCR %d, last event %s", l.log.alg, n, l.lastEvent(n)))
@@ -318,44 +316,6 @@ func (l *layer) repaired() Check {
 		return warn("accepted in spite of a deviation: %q", l.repairs)
 	}
 	return pass("nothing was repaired or let through")
-}
-
-// imaReplay: the IMA list gives PCR 10 (Linux, security/integrity/ima). The list
-// is read after the quote, so the quoted value may be that of a prefix.
-func (l *layer) imaReplay() Check {
-	if len(l.ev.Logs.IMA) == 0 {
-		return notRun("no IMA list in the evidence: %s", l.missing(quote.MissingIMA))
-	}
-	if !slices.Contains(l.covered(), quote.IMAPCR) {
-		return notRun("PCR %d is not in the signed selection", quote.IMAPCR)
-	}
-	want := l.value(quote.IMAPCR)
-	r, err := quote.ReplayIMA(l.ev.Logs.IMA, l.expect.bank(), want, nil)
-	if err != nil {
-		return fail("the IMA list is malformed").evidence(err.Error(), "binary_runtime_measurements", "logs.ima")
-	}
-	if r.Matched < 0 {
-		return fail("the IMA list does not give PCR %d", quote.IMAPCR).
-			evidence(fmt.Sprintf("no prefix of %d entries", r.Total), want.String(), "logs.ima")
-	}
-	l.imaCovered = imaPrefix(l.ev.Logs.IMA, r.Matched)
-	if r.Padded {
-		l.repairs = append(l.repairs, "the kernel padded SHA-1 template hashes for PCR 10")
-	}
-	if r.Violations > 0 {
-		return warn("the first %d of %d entries give PCR %d; %d of them are measurement violations", r.Matched, r.Total, quote.IMAPCR, r.Violations)
-	}
-	return pass("the first %d of %d entries give PCR %d", r.Matched, r.Total, quote.IMAPCR)
-}
-
-// imaPrefix returns the list's first n entries.
-func imaPrefix(data []byte, n int) []byte {
-	for e, err := range quote.IMAEntries(data) {
-		if err == nil && e.Index == n {
-			return data[:e.Offset:e.Offset]
-		}
-	}
-	return data
 }
 
 // claim returns what the log proves, nil when it gives no quoted PCR.

@@ -53,6 +53,10 @@ type Expect struct {
 	// AcceptExpiredEK takes an EK certificate of a TPM 1.2 as it was on the last day
 	// of its validity: such TPMs outlive their certificates. The report says so.
 	AcceptExpiredEK bool
+	// AcceptSHA1Padded takes an IMA list of a kernel before 5.8, which extends SHA-1
+	// digests into every bank: two lists with the same ones can be made. The report
+	// says so.
+	AcceptSHA1Padded bool
 }
 
 // XenExpect is what a deep quote must show beside the vTPM's uuid, which it always

@@ -36,6 +36,7 @@ type shownLog struct {
 	Bank   quote.Alg         `json:"bank"`
 	Events []shownEvent      `json:"events"`
 	PCRs   map[int]quote.Hex `json:"pcrs"` // what the log gives
+	Note   string            `json:"note,omitempty"`
 }
 
 // shownEvent is one measurement.
@@ -93,13 +94,12 @@ func (p *program) log(c *cli.Context) error {
 }
 
 // showLog reads a log of any kind. systemd's begins with a record separator (RFC
-// 7464), a TCG log's first event type is EV_NO_ACTION or a firmware's, and an IMA
-// list begins with a little-endian PCR 10.
+// 7464), and a list that begins with a little-endian PCR 10 is IMA's, readable or not.
 func showLog(data []byte, bank quote.Alg) (*shownLog, error) {
 	switch {
 	case len(data) > 0 && data[0] == 0x1e:
 		return showUserspace(data, bank)
-	case len(data) > 4 && data[0] == quote.IMAPCR && data[1] == 0 && data[2] == 0 && data[3] == 0:
+	case len(data) > 4 && data[0] == quote.IMAPCR && data[1] == 0 && data[2] == 0 && data[3] == 0, quote.IsIMAList(data):
 		return showIMA(data, bank)
 	}
 	return showFirmware(data, bank)
@@ -181,12 +181,18 @@ func showIMA(data []byte, bank quote.Alg) (*shownLog, error) {
 			s.Name, s.Detail = f.Path, f.Alg+":"+f.Digest.String()
 		}
 		l.Events = append(l.Events, s)
+		l.PCRs[e.PCR] = nil
 	}
-	value, err := quote.IMAValue(data, bank)
-	if err != nil {
-		return nil, err
+	for n := range l.PCRs {
+		value, err := quote.IMAValue(data, bank, n)
+		if err != nil {
+			return nil, err
+		}
+		l.PCRs[n] = value
 	}
-	l.PCRs[quote.IMAPCR] = value
+	if _, usual := l.PCRs[quote.IMAPCR]; !usual && len(l.Events) > 0 {
+		l.Note = fmt.Sprintf("the list is of PCR %d and not of PCR %d: %s", l.Events[0].PCR, quote.IMAPCR, quote.OtherIMAPCR)
+	}
 	return l, nil
 }
 
@@ -220,5 +226,8 @@ func (l *shownLog) text() string {
 	}
 	b.WriteString("\nThe log gives:\n")
 	pcrTable(&b, "", quote.PCRs{l.Bank: l.PCRs})
+	if l.Note != "" {
+		fmt.Fprintf(&b, "\nnote: %s\n", l.Note)
+	}
 	return b.String()
 }

@@ -192,6 +192,12 @@ func describe(b *strings.Builder, l *policy.LayerPolicy) {
 			listed += ", " + plural(n, "exclude")
 		}
 		fmt.Fprintf(b, "  rule     IMA required: %t, %s\n", r.Required, listed)
+		if r.Kexec {
+			fmt.Fprintf(b, "  rule     IMA accepts kernels that kexec started\n")
+		}
+		if r.SHA1Padded {
+			fmt.Fprintf(b, "  rule     IMA accepts lists of kernels before 5.8, which rest on SHA-1\n")
+		}
 	}
 	if r := l.Events; r != nil {
 		fmt.Fprintf(b, "  rule     %s required, %d denied\n", plural(len(r.Require), "event"), len(r.Deny))

@@ -37,7 +37,7 @@ guest:
   log: {explains: [4]}
   secureBoot: {required: true, forbidSetupMode: true, known: true, certificates: [%[2]s], dbx: {entries: 3, contains: [%[2]s]}}
   cmdline: {allow: [quiet], deny: [single], require: [quiet]}
-  ima: {required: true, allow: files/ima@sha256:%[3]x}
+  ima: {required: true, allow: files/ima@sha256:%[3]x, accept: [kexec, sha1-padded]}
   events: {require: [{pcr: 4, component: kernel, sha256: %[2]s}], deny: [{pcr: 11, component: uki, sha256: %[2]s}]}
 warnOnly: [policy.guest.pcr.4]
 `, short, long, sha256.Sum256(list)), func(string) ([]byte, error) { return list, nil }

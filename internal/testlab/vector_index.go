@@ -90,6 +90,8 @@ type vectorExpect struct {
 
 	TPM             string `json:"tpm,omitempty"` // "1.2"; empty is "2.0"
 	AcceptExpiredEK bool   `json:"acceptExpiredEK,omitempty"`
+
+	AcceptSHA1Padded bool `json:"acceptSHA1Padded,omitempty"`
 }
 
 type vectorXen struct {

@@ -1,0 +1,172 @@
+package quote
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"fmt"
+)
+
+// IMAReplay is what became of a list that was checked against a PCR.
+type IMAReplay struct {
+	Matched    int  // entries of the shortest prefix that gives the wanted value, -1 when none does
+	Total      int  // entries in the list
+	Violations int  // among the first Matched entries, or among all when none match
+	Padded     bool // the match rests on SHA-1 template hashes, padded with zeros
+	Before58   bool // and only kernels before 5.8 extend this bank so
+	PCR        int  // that the list is of: 10 when any entry is, else that of the first; -1 of an empty list
+}
+
+// imaRule says what the kernel extends a bank with for an entry.
+type imaRule int
+
+const (
+	// imaOwn: SHA-1 banks with the template hash, which must then be that of the
+	// data, other banks with their own hash of the data (since 5.8).
+	imaOwn imaRule = iota
+	// imaUnloaded: a bank whose hash the kernel had not loaded with the template
+	// hash, padded with zeros (since 5.8; ima_crypto.c, ima_calc_field_array_hash).
+	// SHA-256 is always there.
+	imaUnloaded
+	// imaBefore58: every bank with the template hash, padded with zeros, and so are
+	// the ones of a violation (Linux 5.7, ima_queue.c, ima_add_template_entry and
+	// ima_pcr_extend).
+	imaBefore58
+)
+
+// of reports whether a bank may have been extended by a rule. One rule holds for a
+// whole list: a list that needs two was made up.
+func (r imaRule) of(alg Alg) bool {
+	switch alg {
+	case SHA1:
+		return r == imaOwn
+	case SHA256:
+		return r != imaUnloaded
+	}
+	return true
+}
+
+// ReplayIMA extends the entries of PCR 10, one after the other, into a bank that
+// starts with start (nil: zeros) and looks for the prefix that gives want. A list
+// read after the quote is longer than what was quoted, so entries after the
+// prefix are no fault; they are unproven. Data that rests on SHA-1 is compared
+// with its template hash.
+func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return IMAReplay{}, fmt.Errorf("IMA list: %w", err)
+	}
+	if len(want) != x.size || start != nil && len(start) != x.size {
+		return IMAReplay{}, fmt.Errorf("IMA list: PCR values of %d and %d bytes, %s has %d", len(want), len(start), alg, x.size)
+	}
+	var first IMAReplay
+	for rule := imaOwn; rule <= imaBefore58; rule++ { // the usual one first
+		if !rule.of(alg) {
+			continue
+		}
+		c := imaChain{extender: x, rule: rule}
+		copy(c.value[:], start)
+		res, err := c.find(data, want)
+		if err != nil {
+			return IMAReplay{}, err
+		}
+		if rule == imaOwn {
+			first = res
+		}
+		if res.Matched < 0 {
+			continue
+		}
+		if res.Padded = rule != imaOwn; res.Padded || alg == SHA1 {
+			err = checkTemplateHashes(data, res.Matched)
+		}
+		res.Before58 = rule == imaBefore58
+		return res, err
+	}
+	return first, nil
+}
+
+// imaChain computes PCR 10 under a rule.
+type imaChain struct {
+	extender
+	rule  imaRule
+	value [maxDigest]byte
+	old   [imaOldBytes]byte
+}
+
+// find looks for the shortest prefix of a list that gives want.
+func (c *imaChain) find(data, want []byte) (IMAReplay, error) {
+	res := IMAReplay{Matched: -1, PCR: -1}
+	if bytes.Equal(c.value[:c.size], want) {
+		res.Matched = 0
+	}
+	for e, err := range IMAEntries(data) {
+		if err != nil {
+			return IMAReplay{}, err
+		}
+		res.Total++
+		if res.PCR < 0 || e.PCR == IMAPCR {
+			res.PCR = e.PCR
+		}
+		if e.PCR != IMAPCR || res.Matched >= 0 {
+			continue
+		}
+		if e.Violation() {
+			res.Violations++
+		}
+		c.add(&e)
+		if bytes.Equal(c.value[:c.size], want) {
+			res.Matched = res.Total
+		}
+	}
+	return res, nil
+}
+
+func (c *imaChain) add(e *IMAEntry) {
+	var digest [maxDigest]byte
+	switch {
+	case e.Violation() && c.rule == imaBefore58:
+		copy(digest[:], ones[:sha1.Size])
+	case e.Violation():
+		digest = ones
+	case c.rule == imaOwn && c.alg != SHA1:
+		c.sum(&digest, e.hashed(&c.old))
+	default:
+		copy(digest[:], e.TemplateHash)
+	}
+	c.extend(&c.value, digest[:c.size])
+}
+
+// checkTemplateHashes makes sure that the first n entries' data is what their
+// template hashes are of. Only then does a PCR that was extended with those
+// hashes prove the data.
+func checkTemplateHashes(data []byte, n int) error {
+	var old [imaOldBytes]byte
+	for e, err := range IMAEntries(data) {
+		if err != nil || e.Index >= n {
+			return err
+		}
+		if !e.Violation() && sha1.Sum(e.hashed(&old)) != [sha1.Size]byte(e.TemplateHash) {
+			return &ParseError{Structure: "IMA list", Offset: e.Offset,
+				Reason: fmt.Sprintf("entry %d: the template hash is not that of its data", e.Index)}
+		}
+	}
+	return nil
+}
+
+// IMAValue returns what a PCR of a bank holds after all its entries of a list, by the
+// rule of a kernel that knows the bank's hash (see ReplayIMA).
+func IMAValue(data []byte, alg Alg, pcr int) (Hex, error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil, fmt.Errorf("IMA list: %w", err)
+	}
+	c := imaChain{extender: x}
+	for e, err := range IMAEntries(data) {
+		if err != nil {
+			return nil, err
+		}
+		if e.PCR == pcr {
+			c.add(&e)
+		}
+	}
+	return bytes.Clone(c.value[:x.size]), nil
+}
