@@ -24,8 +24,12 @@ func mayImport(from, to string) bool {
 		return !testOnly(to) || within(from, "examples")
 	case from == "quote":
 		return false
-	case from == "verify":
+	case within(from, "quote"): // formats of one maker each, which do not need each other
 		return to == "quote"
+	case from == "verify":
+		return within(to, "quote") || to == "verify/silicon"
+	case from == "verify/silicon":
+		return within(to, "quote")
 	case from == "policy":
 		return to == "quote" || to == "verify"
 	case within(from, "internal/tpm"), from == "internal/roots":
@@ -179,7 +183,13 @@ func TestRuleTable(t *testing.T) {
 		want     bool
 	}{
 		{"quote", "verify", false},
+		{"quote/tdx", "quote", true},
+		{"quote/tdx", "quote/sevsnp", false},
+		{"quote", "quote/tdx", false},
 		{"verify", "quote", true},
+		{"verify", "verify/silicon", true},
+		{"verify/silicon", "quote/sevsnp", true},
+		{"verify/silicon", "verify", false},
 		{"verify", "policy", false},
 		{"verify", "internal/tpm", false},
 		{"policy", "verify", true},
