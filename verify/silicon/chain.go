@@ -1,0 +1,134 @@
+package silicon
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Limits of certificates in evidence. Real chains have 3, of 2 kB.
+const (
+	maxCertificate  = 16 << 10
+	maxCertificates = 8
+)
+
+// parseCertificate reads one DER certificate.
+func parseCertificate(der []byte, what string) (*x509.Certificate, error) {
+	if len(der) > maxCertificate {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d", what, len(der), maxCertificate)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return c, nil
+}
+
+// parseCertificates reads helpers from evidence.
+func parseCertificates(ders [][]byte) ([]*x509.Certificate, error) {
+	if len(ders) > maxCertificates {
+		return nil, fmt.Errorf("%d certificates in the chain, at most %d", len(ders), maxCertificates)
+	}
+	var certs []*x509.Certificate
+	for i, der := range ders {
+		c, err := parseCertificate(der, fmt.Sprintf("certificate %d of the chain", i))
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, c)
+	}
+	return certs, nil
+}
+
+// path builds and checks a certification path (RFC 5280, section 6) of exactly n
+// certificates from a leaf to a root of the options, leaf first. Both makers fix the
+// number: a longer path would be through a CA that they do not have.
+func (v *Verifier) path(leaf *x509.Certificate, helpers []*x509.Certificate, n int) ([]*x509.Certificate, error) {
+	pool := x509.NewCertPool()
+	for _, c := range v.intermediates {
+		pool.AddCert(c)
+	}
+	for _, c := range helpers {
+		pool.AddCert(c)
+	}
+	paths, err := leaf.Verify(x509.VerifyOptions{
+		Roots: v.roots, Intermediates: pool, CurrentTime: v.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("certificate %q, issued by %q: %w", leaf.Subject.CommonName, leaf.Issuer.CommonName, err)
+	}
+	for _, p := range paths {
+		if len(p) == n {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("certificate %q: a path of %d certificates to the root, want %d", leaf.Subject.CommonName, len(paths[0]), n)
+}
+
+// commonName demands the name that the maker gives to certificates of a role: the
+// same root signs several.
+func commonName(c *x509.Certificate, role, want string) error {
+	if c.Subject.CommonName != want {
+		return fmt.Errorf("%s: certificate of %.80q, want %q", role, c.Subject.CommonName, want)
+	}
+	return nil
+}
+
+// maxCRL bounds a revocation list. Intel's have 100 kB at most.
+const maxCRL = 4 << 20
+
+// parseCRL reads a revocation list of an issuer and checks its signature and time
+// (RFC 5280, section 6.3).
+func parseCRL(der []byte, issuer *x509.Certificate, now time.Time) (*x509.RevocationList, error) {
+	name := fmt.Sprintf("revocation list of %q", issuer.Subject.CommonName)
+	if len(der) > maxCRL {
+		return nil, fmt.Errorf("%s: %d bytes, at most %d", name, len(der), maxCRL)
+	}
+	l, err := x509.ParseRevocationList(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if err := l.CheckSignatureFrom(issuer); err != nil {
+		return nil, fmt.Errorf("%s: signature: %w", name, err)
+	}
+	if string(l.RawIssuer) != string(issuer.RawSubject) {
+		return nil, fmt.Errorf("%s: its issuer is %q", name, l.Issuer.CommonName)
+	}
+	for _, x := range l.Extensions {
+		if x.Critical { // section 5.2: such a list, delta lists among them, must not be used
+			return nil, fmt.Errorf("%s: unknown critical extension %s", name, x.Id)
+		}
+	}
+	return l, inTime(name, l.ThisUpdate, l.NextUpdate, now)
+}
+
+// inTime tells whether now is between two updates of collateral.
+func inTime(name string, from, to, now time.Time) error {
+	switch {
+	case from.IsZero() || to.IsZero():
+		return fmt.Errorf("%s: it does not say from when and until when it is valid", name)
+	case now.Before(from):
+		return fmt.Errorf("%s: %w: issued on %s, after %s", name, ErrStale, utc(from), utc(now))
+	case now.After(to):
+		return fmt.Errorf("%s: %w: to be replaced by %s, and it is %s: collect a newer one", name, ErrStale, utc(to), utc(now))
+	}
+	return nil
+}
+
+func utc(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// notRevoked looks certificates of one issuer up in its list.
+func notRevoked(l *x509.RevocationList, certs ...*x509.Certificate) error {
+	for _, c := range certs {
+		if string(c.RawIssuer) != string(l.RawIssuer) {
+			return errors.New("a certificate was looked up in another issuer's revocation list")
+		}
+		for _, e := range l.RevokedCertificateEntries {
+			if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
+				return fmt.Errorf("certificate %q with serial number %s was revoked on %s", c.Subject.CommonName, c.SerialNumber.Text(16), utc(e.RevocationTime))
+			}
+		}
+	}
+	return nil
+}
