@@ -128,9 +128,9 @@ func (t *tdxRun) level() error {
 	if err != nil {
 		return err
 	}
-	at := slices.IndexFunc(info.Levels, t.reaches)
+	at := slices.IndexFunc(info.Levels, func(l tcbLevel) bool { return t.short(l) == "" })
 	if at < 0 {
-		return fmt.Errorf("no TCB level is as low as the platform: SVNs %v, PCESVN %d, TEE_TCB_SVN %s", pck.SVN, pck.PCESVN, t.facts.Quote.TEETCBSVN)
+		return fmt.Errorf("no TCB level is as low as the platform: its %s", t.short(info.Levels[len(info.Levels)-1]))
 	}
 	tcb := &TCB{
 		Platform: info.Levels[at].level(), Module: module, QE: t.qe, Number: info.Number,
@@ -184,21 +184,30 @@ func (t *tdxRun) module() (*Level, error) {
 	return &out, nil
 }
 
-// reaches tells whether the platform is at least at a level, component by component.
-// The first two of the TDX components are the module's, which has levels of its own
-// from its major version 1 on.
-func (t *tdxRun) reaches(l tcbLevel) bool {
+// short says in what the platform falls short of a level, component by component;
+// nothing when it reaches it. The first two of the TDX components are the module's,
+// which has levels of its own from its major version 1 on.
+func (t *tdxRun) short(l tcbLevel) string {
 	svn := t.facts.Quote.TEETCBSVN
 	first := 0
 	if svn[1] > 0 {
 		first = 2
 	}
+	lower := func(what string, got, want any) string {
+		return fmt.Sprintf("%s is %d, and the lowest level has %d", what, got, want)
+	}
 	for i := range svnCount {
-		if t.facts.PCK.SVN[i] < l.TCB.SGX[i].SVN || i >= first && svn[i] < l.TCB.TDX[i].SVN {
-			return false
+		if got, want := t.facts.PCK.SVN[i], l.TCB.SGX[i].SVN; got < want {
+			return lower(fmt.Sprintf("SGX component %d", i+1), got, want)
+		}
+		if got, want := svn[i], l.TCB.TDX[i].SVN; i >= first && got < want {
+			return lower(fmt.Sprintf("TDX component %d", i+1), got, want)
 		}
 	}
-	return t.facts.PCK.PCESVN >= l.TCB.PCESVN
+	if got, want := t.facts.PCK.PCESVN, l.TCB.PCESVN; got < want {
+		return lower("PCESVN", got, want)
+	}
+	return ""
 }
 
 func earlier(a, b time.Time) time.Time {

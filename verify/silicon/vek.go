@@ -29,19 +29,14 @@ const (
 	arcProvider = "5"
 )
 
-// parseVEK reads the extensions. Each is there once, and all that say a security
-// version number do.
+// parseVEK reads the extensions. Each is there at most once, which x509 sees to.
 func parseVEK(c *x509.Certificate, key sevsnp.SigningKey) (*vek, error) {
 	values := make(map[string][]byte)
 	for _, x := range c.Extensions {
 		if len(x.Id) <= len(amd) || !x.Id[:len(amd)].Equal(amd) {
 			continue
 		}
-		arc := strings.TrimPrefix(x.Id.String(), amd.String()+".")
-		if _, ok := values[arc]; ok {
-			return nil, fmt.Errorf("%s certificate: extension %s is there twice", key, x.Id)
-		}
-		values[arc] = x.Value
+		values[strings.TrimPrefix(x.Id.String(), amd.String()+".")] = x.Value
 	}
 	v := &vek{}
 	var reserved [4]uint8
