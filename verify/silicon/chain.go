@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -43,7 +44,9 @@ func parseCertificates(ders [][]byte) ([]*x509.Certificate, error) {
 
 // path builds and checks a certification path (RFC 5280, section 6) of exactly n
 // certificates from a leaf to a root of the options, leaf first. Both makers fix the
-// number: a longer path would be through a CA that they do not have.
+// number: a longer path would be through a CA that they do not have. Each helper must
+// be part of the path, the evidence's copy of the root among them: what is in the
+// evidence and vouches for nothing may have been put there to mislead.
 func (v *Verifier) path(leaf *x509.Certificate, helpers []*x509.Certificate, n int) ([]*x509.Certificate, error) {
 	pool := x509.NewCertPool()
 	for _, c := range v.intermediates {
@@ -58,12 +61,16 @@ func (v *Verifier) path(leaf *x509.Certificate, helpers []*x509.Certificate, n i
 	if err != nil {
 		return nil, fmt.Errorf("certificate %q, issued by %q: %w", leaf.Subject.CommonName, leaf.Issuer.CommonName, err)
 	}
+	paths = slices.DeleteFunc(paths, func(p []*x509.Certificate) bool { return len(p) != n })
+	if len(paths) == 0 {
+		return nil, fmt.Errorf("certificate %q: no path of %d certificates to the root, which is the only length there is", leaf.Subject.CommonName, n)
+	}
 	for _, p := range paths {
-		if len(p) == n {
+		if i := slices.IndexFunc(helpers, func(c *x509.Certificate) bool { return !slices.ContainsFunc(p, c.Equal) }); i < 0 {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("certificate %q: a path of %d certificates to the root, want %d", leaf.Subject.CommonName, len(paths[0]), n)
+	return nil, fmt.Errorf("certificate %q: the chain that comes with it is not its path: it has other certificates", leaf.Subject.CommonName)
 }
 
 // commonName demands the name that the maker gives to certificates of a role: the

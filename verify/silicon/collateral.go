@@ -151,12 +151,16 @@ func (t *tdxRun) tcbSigners(ders [][]byte) ([]*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	var signers []*x509.Certificate
+	var signers, others []*x509.Certificate
 	for _, c := range certs {
-		if c.Subject.CommonName != nameTCBSigning {
-			continue
+		if c.Subject.CommonName == nameTCBSigning {
+			signers = append(signers, c)
+		} else {
+			others = append(others, c)
 		}
-		path, err := t.v.path(c, nil, 2)
+	}
+	for _, c := range signers {
+		path, err := t.v.path(c, others, 2)
 		if err != nil {
 			return nil, err
 		}
@@ -166,7 +170,6 @@ func (t *tdxRun) tcbSigners(ders [][]byte) ([]*x509.Certificate, error) {
 		if _, err := p256(c); err != nil {
 			return nil, err
 		}
-		signers = append(signers, c)
 	}
 	if len(signers) == 0 {
 		return nil, fmt.Errorf("no certificate %q among the %d given", nameTCBSigning, len(certs))

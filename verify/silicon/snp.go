@@ -17,7 +17,7 @@ import (
 type SNPEvidence struct {
 	Report []byte
 	VEK    []byte   // VCEK or VLEK certificate, DER
-	Chain  [][]byte // ASK or ASVK certificate, DER; others are let through and help nothing
+	Chain  [][]byte // ASK or ASVK certificate, and the ARK's, DER; what a verifier has itself may be left out
 	CRL    []byte   // of the AMD Root Key, DER; revocation is undecided without it
 }
 
@@ -87,7 +87,7 @@ func (s *snp) chain() error {
 	}
 	line, ok := strings.CutPrefix(path[2].Subject.CommonName, "ARK-")
 	if !ok {
-		return fmt.Errorf("root %.80q: not an AMD Root Key, ARK-...", path[2].Subject.CommonName)
+		return fmt.Errorf("root %.80q: not an AMD Root Key, whose name starts with ARK-", path[2].Subject.CommonName)
 	}
 	ca := "SEV-" + line
 	if key == sevsnp.VLEK {

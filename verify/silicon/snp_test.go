@@ -133,11 +133,12 @@ func TestSNPRefused(t *testing.T) {
 		{name: "no signing key", after: func(w *snpWorld) { w.e.Chain = nil }, step: silicon.StepChain, want: "unknown authority"},
 		{name: "certificate not DER", after: func(w *snpWorld) { w.e.VEK = []byte("-----BEGIN") }, step: silicon.StepChain, want: "VCEK certificate"},
 		{name: "huge certificate", after: func(w *snpWorld) { w.e.VEK = make([]byte, 1<<20) }, step: silicon.StepChain, want: "at most 16384"},
+		{name: "certificate that vouches for nothing", after: func(w *snpWorld) { w.e.Chain = append(w.e.Chain, milan.ARK.Cert.Raw) }, step: silicon.StepChain, want: "other certificates"},
 		{name: "long chain", after: func(w *snpWorld) { w.e.Chain = slices.Repeat([][]byte{amd.ASK.Cert.Raw}, 9) }, step: silicon.StepChain, want: "at most 8"},
 		{name: "chain not DER", after: func(w *snpWorld) { w.e.Chain = [][]byte{{1}} }, step: silicon.StepChain, want: "certificate 0 of the chain"},
 		{name: "certificate expired", after: func(w *snpWorld) { w.at = from.AddDate(8, 0, 0) }, step: silicon.StepChain, want: "expired"},
 		{name: "certificate of tomorrow", after: func(w *snpWorld) { w.at = from.Add(-time.Hour) }, step: silicon.StepChain, want: "not yet valid"},
-		{name: "signing key as VCEK", before: func(w *snpWorld) { w.vek = &lab.Authority{Cert: amd.ASK.Cert, Key: w.vek.Key} }, step: silicon.StepChain, want: "want 3"},
+		{name: "signing key as VCEK", before: func(w *snpWorld) { w.vek = &lab.Authority{Cert: amd.ASK.Cert, Key: w.vek.Key} }, step: silicon.StepChain, want: "no path of 3"},
 		{name: "VLEK for a VCEK report", before: func(w *snpWorld) {
 			w.vek = must[*lab.Authority](w.t)(amd.VLEK("x", parts))
 			w.e.Chain = [][]byte{amd.ASVK.Cert.Raw}

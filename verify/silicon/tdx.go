@@ -23,7 +23,7 @@ type TDXEvidence struct {
 type Collateral struct {
 	TCBInfo      []byte   // JSON {"tcbInfo": ..., "signature": ...}, of TDX
 	QEIdentity   []byte   // JSON {"enclaveIdentity": ..., "signature": ...}, of the TD quoting enclave
-	Certificates [][]byte // DER: the TCB signing certificate; others are let through
+	Certificates [][]byte // DER: the TCB signing certificate, and the root's
 	PCKCRL       []byte   // DER, of the CA that issued the PCK certificate
 	RootCRL      []byte   // DER, of the Intel SGX Root CA
 }

@@ -163,12 +163,14 @@ func TestTDXRefused(t *testing.T) {
 		{name: "another's root", before: func(w *tdxWorld) { w.intel, w.infoBy, w.root = other, other.TCBSigning, other.Root.Cert },
 			step: silicon.StepChain, want: "unknown authority"},
 		{name: "PCK CA missing", before: func(w *tdxWorld) { w.quote.Chain = w.quote.Chain[:1] }, step: silicon.StepChain, want: "unknown authority"},
+		{name: "another root in the chain", before: func(w *tdxWorld) { w.quote.Chain[2] = other.Root.Cert }, step: silicon.StepChain, want: "other certificates"},
+		{name: "another root in the collateral", after: func(w *tdxWorld) { w.e.Collateral.Certificates[1] = other.Root.Cert.Raw }, step: silicon.StepCollateral, want: "other certificates"},
 		{name: "PCK certificate expired", before: func(w *tdxWorld) {
 			w.certify(platform, func(c *x509.Certificate) { c.NotAfter = from.Add(time.Hour) })
 		}, step: silicon.StepChain, want: "expired"},
 		{name: "TCB signer as PCK", before: func(w *tdxWorld) {
 			w.quote.Chain[0], w.quote.PCK = intel.TCBSigning.Cert, intel.TCBSigning.Key.(*ecdsa.PrivateKey)
-		}, step: silicon.StepChain, want: "want 3"},
+		}, step: silicon.StepChain, want: "no path of 3"},
 		{name: "certificate of another role", before: func(w *tdxWorld) {
 			w.certify(platform, func(c *x509.Certificate) { c.Subject.CommonName = "Intel SGX PCK Certificates" })
 		}, step: silicon.StepChain, want: `want "Intel SGX PCK Certificate"`},
@@ -199,7 +201,7 @@ func TestTDXRefused(t *testing.T) {
 		{name: "TCB info by the PCK's key", before: func(w *tdxWorld) { w.infoBy = w.pck }, step: silicon.StepCollateral, want: "signature"},
 		{name: "collateral signed by a PCK", before: func(w *tdxWorld) { w.infoBy = w.pck }, after: func(w *tdxWorld) {
 			w.e.Collateral.Certificates = append(w.e.Collateral.Certificates, w.pck.Cert.Raw)
-		}, step: silicon.StepCollateral, want: "signature"},
+		}, step: silicon.StepCollateral, want: "other certificates"},
 		{name: "collateral of another root", after: func(w *tdxWorld) { w.e.Collateral.Certificates = [][]byte{other.TCBSigning.Cert.Raw} }, step: silicon.StepCollateral, want: "unknown authority"},
 		{name: "no signing certificate", after: func(w *tdxWorld) { w.e.Collateral.Certificates = [][]byte{intel.Root.Cert.Raw} }, step: silicon.StepCollateral, want: "no certificate"},
 		{name: "documents exchanged", after: func(w *tdxWorld) {

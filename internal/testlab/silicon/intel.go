@@ -100,6 +100,7 @@ func (i *Intel) PCK(p Platform, changes ...func(*x509.Certificate)) (*Authority,
 	}
 	t := i.template("Intel SGX PCK Certificate", 77)
 	t.BasicConstraintsValid = true
+	t.SubjectKeyId = []byte{0x77}
 	t.KeyUsage = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
 	x, err := p.Extension()
 	if err != nil {
