@@ -59,18 +59,18 @@ func (v *Verifier) path(leaf *x509.Certificate, helpers []*x509.Certificate, n i
 		Roots: v.roots, Intermediates: pool, CurrentTime: v.now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("certificate %q, issued by %q: %w", leaf.Subject.CommonName, leaf.Issuer.CommonName, err)
+		return nil, fmt.Errorf("certificate %.80q, issued by %.80q: %w", leaf.Subject.CommonName, leaf.Issuer.CommonName, err)
 	}
 	paths = slices.DeleteFunc(paths, func(p []*x509.Certificate) bool { return len(p) != n })
 	if len(paths) == 0 {
-		return nil, fmt.Errorf("certificate %q: no path of %d certificates to the root, which is the only length there is", leaf.Subject.CommonName, n)
+		return nil, fmt.Errorf("certificate %.80q: no path of %d certificates to the root, which is the only length there is", leaf.Subject.CommonName, n)
 	}
 	for _, p := range paths {
 		if i := slices.IndexFunc(helpers, func(c *x509.Certificate) bool { return !slices.ContainsFunc(p, c.Equal) }); i < 0 {
 			return p, nil
 		}
 	}
-	return nil, fmt.Errorf("certificate %q: the chain that comes with it is not its path: it has other certificates", leaf.Subject.CommonName)
+	return nil, fmt.Errorf("certificate %.80q: the chain that comes with it is not its path: it has other certificates", leaf.Subject.CommonName)
 }
 
 // commonName demands the name that the maker gives to certificates of a role: the
@@ -133,7 +133,7 @@ func notRevoked(l *x509.RevocationList, certs ...*x509.Certificate) error {
 		}
 		for _, e := range l.RevokedCertificateEntries {
 			if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
-				return fmt.Errorf("certificate %q with serial number %s was revoked on %s", c.Subject.CommonName, c.SerialNumber.Text(16), utc(e.RevocationTime))
+				return fmt.Errorf("certificate %.80q with serial number %s was revoked on %s", c.Subject.CommonName, c.SerialNumber.Text(16), utc(e.RevocationTime))
 			}
 		}
 	}

@@ -174,6 +174,9 @@ func (s *snp) endorsement() error {
 		return errors.New("CHIP_ID is masked, so that the report cannot be compared with a VCEK's hwID: the cloud must unmask it or use a VLEK")
 	}
 	// Turin's hwID has 8 bytes, and CHIP_ID zeros after them.
+	if len(s.vek.hwID) != len(r.ChipID) && line != sevsnp.Turin {
+		return fmt.Errorf("the VCEK certificate's hwID has %d bytes, want %d for %s", len(s.vek.hwID), len(r.ChipID), line)
+	}
 	want := make([]byte, len(r.ChipID))
 	copy(want, s.vek.hwID)
 	if !bytes.Equal(r.ChipID, want) {

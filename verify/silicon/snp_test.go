@@ -186,6 +186,10 @@ func TestSNPRefused(t *testing.T) {
 			w.e.VEK = must[*lab.Authority](w.t)(amd.VCEK(amd.HWID(), parts)).Cert.Raw
 		}, step: silicon.StepSignature, want: "does not verify"},
 		{name: "another chip's identity", before: func(w *snpWorld) { w.report[0x1A0] ^= 1 }, step: silicon.StepEndorsement, want: "another chip's"},
+		{name: "short hwID", before: func(w *snpWorld) {
+			clear(w.report[0x1A8:0x1E0])
+			vcek(w, parts, amd.HWID()[:8])
+		}, step: silicon.StepEndorsement, want: "hwID has 8 bytes, want 64 for Genoa"},
 		{name: "chip masked", before: func(w *snpWorld) { clear(w.report[0x1A0:0x1E0]) }, step: silicon.StepEndorsement, want: "masked"},
 		{name: "lower TCB in the certificate", before: func(w *snpWorld) {
 			vcek(w, sevsnp.Parts{BootLoader: 4, TEE: 1, SNP: 24, Microcode: 218}, amd.HWID())
@@ -268,6 +272,17 @@ func TestSNPTurinLayout(t *testing.T) {
 	w.sign()
 	facts, o := w.verify()
 	refusedIn(t, o, facts == nil, silicon.StepFormat, "REPORTED_TCB")
+}
+
+// Turin's hwID has 8 bytes: what is after them in CHIP_ID is zeros.
+func TestSNPTurinChip(t *testing.T) {
+	for _, at := range []int{0x1A7, 0x1A8, 0x1DF} {
+		w := newSNP(t, amdOf(t, sevsnp.Turin), 5, false)
+		w.report[at] ^= 1
+		w.sign()
+		facts, o := w.verify()
+		refusedIn(t, o, facts == nil, silicon.StepEndorsement, "another chip's")
+	}
 }
 
 func TestNewRefuses(t *testing.T) {

@@ -181,7 +181,7 @@ func (t *tdxRun) revocation() error {
 func p256(c *x509.Certificate) (*ecdsa.PublicKey, error) {
 	k, ok := c.PublicKey.(*ecdsa.PublicKey)
 	if !ok || k.Curve != elliptic.P256() {
-		return nil, fmt.Errorf("certificate %q: its key is not on P-256", c.Subject.CommonName)
+		return nil, fmt.Errorf("certificate %.80q: its key is not on P-256", c.Subject.CommonName)
 	}
 	return k, nil
 }
