@@ -1,5 +1,5 @@
-// Package roots holds the certificates of TPM manufacturers' certification
-// authorities that ship with the program.
+// Package roots holds the certificates of TPM manufacturers' and processor makers'
+// certification authorities that ship with the program.
 //
 // They are a convenience: a caller decides whether to trust them, all of them or
 // those of one vendor, and may use its own instead. PROVENANCE.tsv says where
@@ -21,9 +21,16 @@ import (
 )
 
 //go:generate go run ./gen -package ruby-tpm-key-attestation -out .
+//go:generate go run ./gen -processors -out .
 
-//go:embed PROVENANCE.tsv certs
+//go:embed PROVENANCE.tsv certs processors
 var files embed.FS
+
+// Tables of what is embedded.
+const (
+	makersTable     = "PROVENANCE.tsv"
+	processorsTable = "processors/PROVENANCE.tsv"
+)
 
 // Certificate is a manufacturer's CA certificate with its place in this package.
 type Certificate struct {
@@ -51,8 +58,17 @@ func (c Certificate) Status(now time.Time) string {
 // afresh (under a millisecond), so the caller owns what it gets.
 //
 // An error means that the program was built from a damaged source tree.
-func Builtin() (anchors, intermediates []Certificate, err error) {
-	rows, err := provenance()
+func Builtin() (anchors, intermediates []Certificate, err error) { return read(makersTable) }
+
+// Processors returns the certificates of processor makers, for the reports of AMD
+// SEV-SNP and Intel TDX, in the order of processors/PROVENANCE.tsv: anchors are the
+// AMD Root Keys and the Intel SGX Root CA, intermediates AMD's signing keys, which
+// clouds do not always hand over. It is apart from Builtin because a processor's
+// root vouches for no TPM, and the other way round.
+func Processors() (anchors, intermediates []Certificate, err error) { return read(processorsTable) }
+
+func read(table string) (anchors, intermediates []Certificate, err error) {
+	rows, err := provenance(table)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -102,8 +118,8 @@ type row struct {
 	Role, Vendor, File, Source, SHA256, NotBefore, NotAfter, Subject, Note string
 }
 
-func provenance() ([]row, error) {
-	text, err := files.ReadFile("PROVENANCE.tsv")
+func provenance(table string) ([]row, error) {
+	text, err := files.ReadFile(table)
 	if err != nil {
 		return nil, err
 	}
@@ -114,11 +130,11 @@ func provenance() ([]row, error) {
 		}
 		f := strings.Split(line, "\t")
 		if len(f) != 9 {
-			return nil, fmt.Errorf("PROVENANCE.tsv: line %d: %d fields, want 9", n+1, len(f))
+			return nil, fmt.Errorf("%s: line %d: %d fields, want 9", table, n+1, len(f))
 		}
 		r := row{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]}
 		if r.File != "" && path.Clean(r.File) != r.File {
-			return nil, fmt.Errorf("PROVENANCE.tsv: line %d: path %q is not clean", n+1, r.File)
+			return nil, fmt.Errorf("%s: line %d: path %q is not clean", table, n+1, r.File)
 		}
 		rows = append(rows, r)
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"io/fs"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -20,39 +21,57 @@ func builtin(t *testing.T) (anchors, intermediates []Certificate) {
 	return anchors, intermediates
 }
 
+// everything is what Builtin and Processors return.
+func everything(t *testing.T) (anchors, intermediates []Certificate) {
+	t.Helper()
+	anchors, intermediates = builtin(t)
+	a, i, err := Processors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(anchors, a...), append(intermediates, i...)
+}
+
 func TestProvenanceEqualsFiles(t *testing.T) {
-	rows, err := provenance()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var listed, present []string
-	for _, r := range rows {
-		if r.File != "" {
-			listed = append(listed, r.File)
+	for table, folder := range map[string]string{makersTable: "certs", processorsTable: "processors"} {
+		rows, err := provenance(table)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	err = fs.WalkDir(files, "certs", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			present = append(present, path)
+		var listed, present []string
+		for _, r := range rows {
+			if r.File != "" {
+				listed = append(listed, r.File)
+			}
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(listed)
-	if !slices.Equal(listed, present) {
-		t.Errorf("PROVENANCE.tsv lists\n%v\nthe tree holds\n%v", listed, present)
+		err = fs.WalkDir(files, folder, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() && path != table {
+				present = append(present, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(listed)
+		if !slices.Equal(listed, present) {
+			t.Errorf("%s lists\n%v\nthe tree holds\n%v", table, listed, present)
+		}
 	}
 }
 
 // Every field of PROVENANCE.tsv must be what the certificate says.
 func TestProvenanceEqualsCertificates(t *testing.T) {
-	rows, err := provenance()
+	rows, err := provenance(makersTable)
 	if err != nil {
 		t.Fatal(err)
 	}
-	anchors, intermediates := builtin(t)
+	more, err := provenance(processorsTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows = append(rows, more...)
+	anchors, intermediates := everything(t)
 	byFile := make(map[string]Certificate)
 	for _, c := range append(anchors, intermediates...) {
 		byFile[c.File] = c
@@ -92,8 +111,30 @@ func TestBuiltinCount(t *testing.T) {
 	}
 }
 
+// The roots of processors, and no others.
+func TestProcessors(t *testing.T) {
+	anchors, intermediates, err := Processors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, c := range anchors {
+		got[c.Cert.Subject.CommonName] = c.Vendor
+	}
+	want := map[string]string{"ARK-Milan": "AMD", "ARK-Genoa": "AMD", "ARK-Turin": "AMD", "Intel SGX Root CA": "Intel"}
+	if !maps.Equal(got, want) || len(intermediates) != 6 {
+		t.Errorf("anchors %v, want %v; %d intermediates, want ASK and ASVK of three generations", got, want, len(intermediates))
+	}
+	makers, _ := builtin(t)
+	for _, p := range anchors {
+		if slices.ContainsFunc(makers, func(c Certificate) bool { return c.Cert.Equal(p.Cert) }) {
+			t.Errorf("%s vouches for TPMs too", p.File)
+		}
+	}
+}
+
 func TestNoDuplicates(t *testing.T) {
-	anchors, intermediates := builtin(t)
+	anchors, intermediates := everything(t)
 	seen := make(map[string]string)
 	for _, c := range append(anchors, intermediates...) {
 		if other := seen[string(c.Cert.Raw)]; other != "" {
@@ -109,7 +150,7 @@ func selfSigned(c *x509.Certificate) bool {
 }
 
 func TestAnchorsAreSelfSignedCAs(t *testing.T) {
-	anchors, _ := builtin(t)
+	anchors, _ := everything(t)
 	for _, c := range anchors {
 		switch {
 		case !selfSigned(c.Cert):
@@ -125,7 +166,7 @@ func TestAnchorsAreSelfSignedCAs(t *testing.T) {
 }
 
 func TestIntermediatesAreVouchedFor(t *testing.T) {
-	anchors, intermediates := builtin(t)
+	anchors, intermediates := everything(t)
 	for _, c := range intermediates {
 		if selfSigned(c.Cert) {
 			t.Errorf("%s: self-signed, so it is no intermediate", c.File)
