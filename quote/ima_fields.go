@@ -21,6 +21,9 @@ type IMAFields struct {
 // proven.
 func (e *IMAEntry) Fields() (IMAFields, error) {
 	if e.Template == imaOld {
+		if e.lengthsFirst() {
+			return IMAFields{}, fmt.Errorf("IMA entry %d: it is of a newer template than %q, which would show parts of its digest as the name", e.Index, imaOld)
+		}
 		return IMAFields{Alg: "sha1", Digest: e.Data, Path: cString(e.oldName)}, nil
 	}
 	r := littleEndian("IMA template "+e.Template, e.Data)
@@ -54,6 +57,21 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 	return f, nil
 }
 
+// lengthsFirst reports whether what an entry of the old template hashes to reads as
+// one of a newer template, which begins with the length of a digest field and the
+// algorithm. Nothing protects the template's name, and an entry of 276 bytes under
+// another one would have a name that is part of a file's digest. A file's SHA-1
+// begins so by no accident.
+func (e *IMAEntry) lengthsFirst() bool {
+	r := littleEndian(e.Template, e.hashed(new([imaOldBytes]byte)))
+	field := r.imaSized(len(r.b), "digest")
+	label, _, ok := bytes.Cut(field, []byte(":\x00"))
+	return ok && len(label) > 0 && len(label) <= maxAlgorithm
+}
+
+// maxAlgorithm is the longest name of a digest's kind and algorithm.
+const maxAlgorithm = 32
+
 // digest reads a d-ng field, "sha256:" NUL digest, or a d-ngv2 field,
 // "verity:sha256:" NUL digest, and the n-ng field after it.
 func (f *IMAFields) digest(r *reader, typed bool) {
@@ -69,7 +87,7 @@ func (f *IMAFields) digest(r *reader, typed bool) {
 		f.Verity = string(kind) == "verity"
 		label = alg
 	}
-	if !ok || len(label) == 0 || len(label) > 32 {
+	if !ok || len(label) == 0 || len(label) > maxAlgorithm {
 		r.fail("digest field does not begin with an algorithm")
 		return
 	}
