@@ -14,7 +14,7 @@ import (
 // forgedScenes are what root in a guest can do without any key: write the log, as
 // long as its digests still add up, and extend PCRs after the boot.
 func forgedScenes() []scene {
-	return slices.Concat(hiddenSecureBoot(), hiddenLines(), extendedLater())
+	return slices.Concat(hiddenSecureBoot(), hiddenLines(), hiddenStub(), extendedLater())
 }
 
 // asCommand gives an event of a log the form of a GRUB command around the same
