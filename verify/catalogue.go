@@ -57,7 +57,7 @@ func hostChecks() []check {
 				ID: "host.ek.chain", Layer: Host, Title: "The host's endorsement key certificate chains to a trusted maker",
 				Stops:    "a software TPM, or one of an unknown maker, in the place of the host's",
 				Citation: "TCG EK Credential Profile 2.5, sections 2 and 3.2; RFC 5280, section 6",
-				Actor:    CloudOperator, Remedy: "show the TPM maker's certificates in NV 0x01c00100 and up; the tenant can add roots and intermediates to the trust file with `deepattest trust import`",
+				Actor:    CloudOperator, Remedy: "of an unknown root: show the TPM maker's certificates in NV 0x01c00100 and up, or the tenant adds roots and intermediates to the trust file with `deepattest trust import`; of a certificate that ended: have the tenant enroll the host, for which it then only warns",
 				Needs: []string{first},
 			},
 			run: (*verification).ekChain,

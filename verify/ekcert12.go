@@ -24,7 +24,9 @@ type rules12 struct {
 
 // for12 returns anchors with the rules of TPM 1.2.
 func (a *ekAnchors) for12(acceptExpired bool) *ekAnchors {
-	return &ekAnchors{anchors: a.anchors, intermediates: a.intermediates, rules12: &rules12{acceptExpired}}
+	b := *a
+	b.rules12 = &rules12{acceptExpired}
+	return &b
 }
 
 // admit checks the leaf and returns the time at which its path is looked at.

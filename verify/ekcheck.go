@@ -3,7 +3,16 @@ package verify
 import (
 	"crypto"
 	"crypto/x509"
+	"errors"
 	"time"
+)
+
+// Why CheckEK refuses a certificate, for errors.Is. Other reasons have no name.
+var (
+	ErrEKMalformed   = errors.New("malformed EK certificate")
+	ErrEKUnknownRoot = errors.New("EK certificate without a path to a trust anchor")
+	ErrEKExpired     = errors.New("expired EK certificate")
+	ErrEKRevoked     = errors.New("revoked EK certificate")
 )
 
 // CheckedEK is an EK certificate for which CheckEK found a path to an anchor.
@@ -17,9 +26,9 @@ type CheckedEK struct {
 
 // CheckEK checks one EK certificate as host.ek.chain does: profile, validity and
 // path to one of anchors.Roots, offline (TCG EK Credential Profile 2.5; RFC 5280,
-// section 6). der may have filling bytes behind it; chain are issuers' certificates
+// section 6). der is read as quote.ParseCertificate does; chain are issuers' certificates
 // that came with it and are trusted for nothing. The error says what is wrong with
-// which certificate.
+// which certificate; ErrEKMalformed and those beside it tell it apart.
 func CheckEK(der []byte, chain [][]byte, anchors Anchors, now time.Time) (*CheckedEK, error) {
 	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates), der, chain, now)
 }

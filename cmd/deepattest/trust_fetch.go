@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/report"
+	"github.com/deepattest/deepattest/quote"
 )
 
 // maxFetched bounds how many issuers are followed: TPM makers have three at most.
@@ -121,7 +122,7 @@ func fetchCertificate(ctx context.Context, client *http.Client, address string) 
 	if err != nil {
 		return nil, fmt.Errorf("GET %s: %w", report.Clean(address), err)
 	}
-	cert, err := x509.ParseCertificate(ders[0])
+	cert, _, err := quote.ParseCertificate(ders[0])
 	if err != nil {
 		return nil, fmt.Errorf("GET %s: no certificate: %w", report.Clean(address), err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -76,6 +77,42 @@ func (m *Maker) EKCertificate(ek *Key, now time.Time, edit func(*x509.Certificat
 		return nil, err
 	}
 	return bytes.Clone(c.Raw), nil
+}
+
+// withSerial is an EK certificate of the maker with the content octets of another
+// serial number, which crypto/x509 would not issue.
+func (m *Maker) withSerial(der []byte, octets ...byte) ([]byte, error) {
+	var cert struct {
+		TBS       asn1.RawValue
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &cert); err != nil {
+		return nil, err
+	}
+	var fields []asn1.RawValue
+	if _, err := asn1.Unmarshal(cert.TBS.FullBytes, &fields); err != nil {
+		return nil, err
+	}
+	fields[1] = asn1.RawValue{Tag: asn1.TagInteger, Bytes: octets} // after the version
+	tbs, err := asn1.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(tbs)
+	sig, err := m.key.Sign(nil, sum[:], crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	cert.TBS, cert.Signature = asn1.RawValue{FullBytes: tbs}, asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}
+	return asn1.Marshal(cert)
+}
+
+// wrapped puts a certificate into the wrapper of a TPM 1.2's NV memory: see
+// quote.SplitCertificate.
+func wrapped(der []byte) []byte {
+	n := len(der) + 2
+	return append([]byte{0x10, 0x01, 0x00, byte(n >> 8), byte(n), 0x10, 0x02}, der...)
 }
 
 // issue signs without randomness, so that the same certificate has the same bytes
