@@ -44,6 +44,7 @@ type TrustRules struct {
 	Roots       []string // Builtin, or names of PEM files beside the policy, for the caller to load
 	Guests      []string // how a guest's AK may be bound: BoundVouched, BoundPinned
 	LinkMinimum string   // the weakest link method accepted: a quote.Link... name
+	Revocation  bool     // current revocation lists must be there for every issuer of the host's EK certificate
 	Xen         verify.XenExpect
 }
 
@@ -164,6 +165,7 @@ func (p *Policy) Options(base verify.Options) verify.Options {
 	base.Guest = p.expect(verify.Guest)
 	base.AnyHost = p.Trust.AnyHost
 	base.LinkMinimum = p.Trust.LinkMinimum
+	base.RequireRevocation = p.Trust.Revocation
 	base.Xen = p.Trust.Xen
 	if !slices.Contains(p.Trust.Guests, BoundPinned) {
 		base.Anchors.Guests = nil

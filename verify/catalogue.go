@@ -64,6 +64,16 @@ func hostChecks() []check {
 		},
 		{
 			Spec: Spec{
+				ID: "host.ek.revoked", Layer: Host, Title: "No certificate that vouches for the host's TPM was revoked",
+				Stops:    "a TPM, or a whole issuer, whose key got out, as far as revocation lists are there: who shows evidence can leave them out, so a policy that must know says trust.revocation: require",
+				Citation: "RFC 5280, sections 5 and 6.3",
+				Actor:    Tenant, Remedy: "of a revoked certificate: remove the host and ask the cloud operator to exchange the TPM; of a list that is missing or stale: get it with `deepattest trust fetch`, or from the TPM's maker and `deepattest trust import`",
+				Needs: []string{"host.ek.chain"},
+			},
+			run: (*verification).ekRevoked,
+		},
+		{
+			Spec: Spec{
 				ID: "host.ek.enrolled", Layer: Host, Title: "The host is one that the tenant enrolled",
 				Stops:    "the cuckoo attack: a genuine TPM of another machine answers for this one",
 				Citation: "RFC 9334, section 12.1; TPM 2.0 Part 1, section 24",

@@ -87,6 +87,7 @@ func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
 	if v.host.ev.Is12() {
 		anchors = anchors.for12(v.host.expect.AcceptExpiredEK)
 	}
+	v.host.anchors = anchors
 	path, err := anchors.verify(der, v.host.ev.EK.Chain, v.opts.Now)
 	if entry, _ := v.enrolled(); errors.Is(err, ErrEKExpired) && len(entry.EK) > 0 && !v.opts.AnyHost {
 		return v.lapsedPath(ek, der, anchors.forLapsed(), err)

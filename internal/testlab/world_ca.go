@@ -19,7 +19,7 @@ import (
 // below it that signs EK certificates.
 type Maker struct {
 	Root, Issuer *x509.Certificate
-	key          crypto.Signer // the issuer's
+	rootKey, key crypto.Signer // the issuer's is key
 }
 
 // NewMaker makes an authority. The name is in its certificates, the seed decides
@@ -33,7 +33,7 @@ func NewMaker(name, seed string, now time.Time) (*Maker, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Maker{key: issuer.Signer}
+	m := &Maker{rootKey: root.Signer, key: issuer.Signer}
 	template := func(role string, serial int64) *x509.Certificate {
 		return &x509.Certificate{
 			SerialNumber: big.NewInt(serial), Subject: pkix.Name{Organization: []string{name}, CommonName: name + " TPM " + role},
@@ -77,6 +77,20 @@ func (m *Maker) EKCertificate(ek *Key, now time.Time, edit func(*x509.Certificat
 		return nil, err
 	}
 	return bytes.Clone(c.Raw), nil
+}
+
+// CRL is a revocation list of the issuer's, or of the root's, that ends a week after
+// now. edit may change the template.
+func (m *Maker) CRL(byRoot bool, number int64, now time.Time, edit func(*x509.RevocationList)) ([]byte, error) {
+	template := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.AddDate(0, 0, -1), NextUpdate: now.AddDate(0, 0, 7)}
+	if edit != nil {
+		edit(template)
+	}
+	issuer, key := m.Issuer, m.key
+	if byRoot {
+		issuer, key = m.Root, m.rootKey
+	}
+	return x509.CreateRevocationList(nil, template, issuer, key)
 }
 
 // withSerial is an EK certificate of the maker with the content octets of another
