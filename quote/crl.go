@@ -18,5 +18,8 @@ func ParseCRL(der []byte) (*x509.RevocationList, error) {
 	if n := len(list.Raw); n < len(der) {
 		return nil, fmt.Errorf("revocation list: byte 0x%02x at offset %d, after it", der[n], n)
 	}
+	if n := list.Number; n != nil && (n.Sign() < 0 || n.BitLen() > 8*20) { // section 5.2.3
+		return nil, fmt.Errorf("revocation list: a number of %d bits, want one of at most 20 octets that is not negative", n.BitLen())
+	}
 	return list, nil
 }

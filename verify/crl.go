@@ -157,7 +157,7 @@ func (l *revocationList) newer(than *revocationList) bool {
 func (l *revocationList) String() string {
 	number, until := "", "without a next update"
 	if l.Number != nil {
-		number = fmt.Sprintf(" number %.40s", l.Number)
+		number = fmt.Sprintf(" number %s", l.Number)
 	}
 	if !l.NextUpdate.IsZero() {
 		until = "next update " + l.NextUpdate.UTC().Format(time.RFC3339)

@@ -53,6 +53,13 @@ func openTrust(path string) (*trustFile, error) {
 		}
 		t.anchors.Intermediates = append(t.anchors.Intermediates, certs...)
 	}
+	for _, name := range t.CRLs {
+		list, err := readCRL(beside(filepath.Dir(path), name))
+		if err != nil {
+			return nil, usagef("trust file %s: crls: %w", path, err)
+		}
+		t.anchors.CRLs = append(t.anchors.CRLs, list)
+	}
 	for _, h := range t.Hosts {
 		t.anchors.Hosts = append(t.anchors.Hosts, h.EnrolledHost)
 	}
