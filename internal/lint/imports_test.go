@@ -24,8 +24,12 @@ func mayImport(from, to string) bool {
 		return !testOnly(to) || within(from, "examples")
 	case from == "quote":
 		return false
+	case within(from, "quote"): // one folder for each foreign format
+		return to == "quote"
 	case from == "verify":
 		return to == "quote"
+	case within(from, "verify"): // one folder for each authority below a vTPM
+		return within(to, "quote")
 	case from == "policy":
 		return to == "quote" || to == "verify"
 	case within(from, "internal/tpm"), from == "internal/roots":
@@ -133,6 +137,7 @@ func TestOutsideModulesStayInTheirPlace(t *testing.T) {
 		{"gopkg.in/yaml.v3", []string{"policy", "cmd/deepattest", "internal/report", "internal/openstack"}, []string{"policy", "cmd/deepattest", "schemas"}},
 		{"github.com/santhosh-tekuri/jsonschema", nil, []string{"schemas", "cmd/deepattest", "internal/report"}},
 		{"github.com/go-jose/go-jose", []string{"internal/report"}, nil},
+		{"github.com/fxamacker/cbor", []string{"quote/nitro", "internal/testlab/cloud"}, []string{"quote/nitro"}},
 		{"github.com/klauspost/compress", []string{"internal/archive"}, nil},
 		{"github.com/digitalocean/go-libvirt", []string{"internal/libvirt"}, nil},
 		{"github.com/google/go-cmp", nil, []string{"quote", "verify", "policy", "internal", "cmd", "schemas", "examples"}},
@@ -182,6 +187,10 @@ func TestRuleTable(t *testing.T) {
 		{"verify", "quote", true},
 		{"verify", "policy", false},
 		{"verify", "internal/tpm", false},
+		{"quote/nitro", "quote", true},
+		{"quote/nitro", "quote/svsm", false},
+		{"verify/cloud", "quote/nitro", true},
+		{"verify/cloud", "verify", false},
 		{"policy", "verify", true},
 		{"policy", "internal/report", false},
 		{"internal/report", "policy", true},
