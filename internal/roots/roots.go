@@ -1,9 +1,9 @@
-// Package roots holds the certificates of TPM manufacturers' certification
-// authorities that ship with the program.
+// Package roots holds the certificates of certification authorities that ship with
+// the program: those of TPM manufacturers, and those of clouds that vouch for vTPMs.
 //
 // They are a convenience: a caller decides whether to trust them, all of them or
-// those of one vendor, and may use its own instead. PROVENANCE.tsv says where
-// each came from; gen rewrites both it and the certificates.
+// those of one vendor, and may use its own instead. PROVENANCE.tsv and CLOUDS.tsv say
+// where each came from; gen rewrites the first and its certificates.
 package roots
 
 import (
@@ -16,18 +16,19 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
 
 //go:generate go run ./gen -package ruby-tpm-key-attestation -out .
 
-//go:embed PROVENANCE.tsv certs
+//go:embed PROVENANCE.tsv certs CLOUDS.tsv clouds
 var files embed.FS
 
-// Certificate is a manufacturer's CA certificate with its place in this package.
+// Certificate is an authority's certificate with its place in this package.
 type Certificate struct {
-	Vendor string // as the source names it: "AMD", "Infineon", ...
+	Vendor string // as the source names it: "AMD", "Infineon", ...; or the cloud
 	File   string // path under this package: "certs/amd/amd-ftpm-ecc-rootca.pem"
 	Cert   *x509.Certificate
 }
@@ -52,10 +53,38 @@ func (c Certificate) Status(now time.Time) string {
 //
 // An error means that the program was built from a damaged source tree.
 func Builtin() (anchors, intermediates []Certificate, err error) {
-	rows, err := provenance()
+	rows, err := provenance(makersTable)
 	if err != nil {
 		return nil, nil, err
 	}
+	return certificates(rows)
+}
+
+// Cloud names a cloud as CLOUDS.tsv does.
+type Cloud string
+
+// The clouds whose authorities are embedded.
+const (
+	AWS    Cloud = "aws"    // NitroTPM attestation documents
+	Azure  Cloud = "azure"  // certificates of vTPM attestation keys
+	Google Cloud = "google" // the same
+)
+
+// OfCloud is Builtin for one cloud. An authority of one says nothing about machines of
+// another, so that there is no call for all of them.
+func OfCloud(c Cloud) (anchors, intermediates []Certificate, err error) {
+	rows, err := provenance(cloudsTable)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows = slices.DeleteFunc(rows, func(r row) bool { return r.Vendor != string(c) })
+	if len(rows) == 0 {
+		return nil, nil, fmt.Errorf("no built-in certificates of cloud %q: want aws, azure or google", c)
+	}
+	return certificates(rows)
+}
+
+func certificates(rows []row) (anchors, intermediates []Certificate, err error) {
 	for _, row := range rows {
 		switch row.Role {
 		case roleAnchor, roleIntermediate:
@@ -86,24 +115,30 @@ func load(row row) (*x509.Certificate, error) {
 		return nil, errors.New("not exactly one PEM certificate")
 	}
 	if sum := sha256.Sum256(block.Bytes); hex.EncodeToString(sum[:]) != row.SHA256 {
-		return nil, fmt.Errorf("SHA-256 %x, want %s as in PROVENANCE.tsv", sum, row.SHA256)
+		return nil, fmt.Errorf("SHA-256 %x, want %s as in the table", sum, row.SHA256)
 	}
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// Roles in PROVENANCE.tsv; anything else is a reason for leaving a file out.
+// The tables.
+const (
+	makersTable = "PROVENANCE.tsv"
+	cloudsTable = "CLOUDS.tsv"
+)
+
+// Roles in the tables; anything else is a reason for leaving a file out.
 const (
 	roleAnchor       = "anchor"
 	roleIntermediate = "intermediate"
 )
 
-// row is one line of PROVENANCE.tsv.
+// row is one line of a table.
 type row struct {
 	Role, Vendor, File, Source, SHA256, NotBefore, NotAfter, Subject, Note string
 }
 
-func provenance() ([]row, error) {
-	text, err := files.ReadFile("PROVENANCE.tsv")
+func provenance(table string) ([]row, error) {
+	text, err := files.ReadFile(table)
 	if err != nil {
 		return nil, err
 	}
@@ -114,11 +149,11 @@ func provenance() ([]row, error) {
 		}
 		f := strings.Split(line, "\t")
 		if len(f) != 9 {
-			return nil, fmt.Errorf("PROVENANCE.tsv: line %d: %d fields, want 9", n+1, len(f))
+			return nil, fmt.Errorf("%s: line %d: %d fields, want 9", table, n+1, len(f))
 		}
 		r := row{f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]}
 		if r.File != "" && path.Clean(r.File) != r.File {
-			return nil, fmt.Errorf("PROVENANCE.tsv: line %d: path %q is not clean", n+1, r.File)
+			return nil, fmt.Errorf("%s: line %d: path %q is not clean", table, n+1, r.File)
 		}
 		rows = append(rows, r)
 	}

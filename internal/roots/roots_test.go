@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -20,39 +21,67 @@ func builtin(t *testing.T) (anchors, intermediates []Certificate) {
 	return anchors, intermediates
 }
 
+// clouds returns the certificates of every cloud.
+func clouds(t *testing.T) (anchors, intermediates []Certificate) {
+	t.Helper()
+	for _, c := range []Cloud{AWS, Azure, Google} {
+		a, i, err := OfCloud(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		anchors, intermediates = append(anchors, a...), append(intermediates, i...)
+	}
+	return anchors, intermediates
+}
+
+// everything returns the certificates of both tables.
+func everything(t *testing.T) (anchors, intermediates []Certificate) {
+	t.Helper()
+	anchors, intermediates = builtin(t)
+	a, i := clouds(t)
+	return append(anchors, a...), append(intermediates, i...)
+}
+
 func TestProvenanceEqualsFiles(t *testing.T) {
-	rows, err := provenance()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var listed, present []string
-	for _, r := range rows {
-		if r.File != "" {
-			listed = append(listed, r.File)
+	for table, folder := range map[string]string{makersTable: "certs", cloudsTable: "clouds"} {
+		rows, err := provenance(table)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	err = fs.WalkDir(files, "certs", func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
-			present = append(present, path)
+		var listed, present []string
+		for _, r := range rows {
+			if r.File != "" {
+				listed = append(listed, r.File)
+			}
 		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(listed)
-	if !slices.Equal(listed, present) {
-		t.Errorf("PROVENANCE.tsv lists\n%v\nthe tree holds\n%v", listed, present)
+		err = fs.WalkDir(files, folder, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				present = append(present, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(listed)
+		if !slices.Equal(listed, present) {
+			t.Errorf("%s lists\n%v\nthe tree holds\n%v", table, listed, present)
+		}
 	}
 }
 
-// Every field of PROVENANCE.tsv must be what the certificate says.
+// Every field of a table must be what the certificate says.
 func TestProvenanceEqualsCertificates(t *testing.T) {
-	rows, err := provenance()
+	rows, err := provenance(makersTable)
 	if err != nil {
 		t.Fatal(err)
 	}
-	anchors, intermediates := builtin(t)
+	more, err := provenance(cloudsTable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows = append(rows, more...)
+	anchors, intermediates := everything(t)
 	byFile := make(map[string]Certificate)
 	for _, c := range append(anchors, intermediates...) {
 		byFile[c.File] = c
@@ -63,7 +92,7 @@ func TestProvenanceEqualsCertificates(t *testing.T) {
 		}
 		c := byFile[r.File]
 		if c.Cert == nil {
-			t.Errorf("%s: role %q, and not in Builtin", r.File, r.Role)
+			t.Errorf("%s: role %q, and not loaded", r.File, r.Role)
 			continue
 		}
 		sum := sha256.Sum256(c.Cert.Raw)
@@ -71,7 +100,7 @@ func TestProvenanceEqualsCertificates(t *testing.T) {
 			c.Cert.NotBefore.UTC().Format(time.DateOnly), c.Cert.NotAfter.UTC().Format(time.DateOnly),
 			c.Cert.Subject.String(), r.Note}
 		if got != r {
-			t.Errorf("PROVENANCE.tsv says\n%+v\nthe certificate says\n%+v", r, got)
+			t.Errorf("the table says\n%+v\nthe certificate says\n%+v", r, got)
 		}
 	}
 }
@@ -92,8 +121,34 @@ func TestBuiltinCount(t *testing.T) {
 	}
 }
 
+// A cloud's authorities are for its own machines only.
+func TestCloudsAreApart(t *testing.T) {
+	for c, want := range map[Cloud][2]int{AWS: {1, 0}, Azure: {2, 2}, Google: {1, 0}} {
+		anchors, intermediates, err := OfCloud(c)
+		if err != nil || len(anchors) != want[0] || len(intermediates) != want[1] {
+			t.Errorf("%s: %d anchors, %d intermediates, %v: want %v", c, len(anchors), len(intermediates), err, want)
+		}
+		for _, x := range append(anchors, intermediates...) {
+			if x.Vendor != string(c) {
+				t.Errorf("%s is among those of %s", x.File, c)
+			}
+		}
+	}
+	makers, _ := builtin(t)
+	for _, m := range makers {
+		if strings.HasPrefix(m.File, "clouds/") {
+			t.Errorf("%s is among the makers of TPMs", m.File)
+		}
+	}
+	for _, c := range []Cloud{"", "AWS", "oracle"} {
+		if _, _, err := OfCloud(c); err == nil {
+			t.Errorf("cloud %q has certificates", c)
+		}
+	}
+}
+
 func TestNoDuplicates(t *testing.T) {
-	anchors, intermediates := builtin(t)
+	anchors, intermediates := everything(t)
 	seen := make(map[string]string)
 	for _, c := range append(anchors, intermediates...) {
 		if other := seen[string(c.Cert.Raw)]; other != "" {
@@ -109,7 +164,7 @@ func selfSigned(c *x509.Certificate) bool {
 }
 
 func TestAnchorsAreSelfSignedCAs(t *testing.T) {
-	anchors, _ := builtin(t)
+	anchors, _ := everything(t)
 	for _, c := range anchors {
 		switch {
 		case !selfSigned(c.Cert):
@@ -125,7 +180,7 @@ func TestAnchorsAreSelfSignedCAs(t *testing.T) {
 }
 
 func TestIntermediatesAreVouchedFor(t *testing.T) {
-	anchors, intermediates := builtin(t)
+	anchors, intermediates := everything(t)
 	for _, c := range intermediates {
 		if selfSigned(c.Cert) {
 			t.Errorf("%s: self-signed, so it is no intermediate", c.File)
