@@ -33,7 +33,9 @@ func mayImport(from, to string) bool {
 	case from == "policy":
 		return to == "quote" || to == "verify"
 	case within(from, "internal/tpm"), from == "internal/roots":
-		return to == "quote"
+		return within(to, "quote")
+	case from == "internal/cloudguest":
+		return within(to, "quote") || to == "internal/tpm"
 	case within(from, "internal/guest"):
 		return to == "quote" || to == "verify" || to == "internal/tpm" || within(to, "internal/guest")
 	case from == "internal/host":
