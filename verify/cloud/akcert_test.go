@@ -32,9 +32,13 @@ type certTest struct {
 	want  string
 }
 
-// otherNames is a critical subjectAltName of one name of some kind.
-func otherNames(t *testing.T, tag int) pkix.Extension {
-	names, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: tag, IsCompound: true, Bytes: []byte{0x30, 0}}})
+// otherNames is a critical subjectAltName with one name of each kind.
+func otherNames(t *testing.T, kinds ...int) pkix.Extension {
+	list := []asn1.RawValue{}
+	for _, tag := range kinds {
+		list = append(list, asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: tag, IsCompound: true, Bytes: []byte{0x30, 0}})
+	}
+	names, err := asn1.Marshal(list)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +108,12 @@ func TestGoogle(t *testing.T) {
 		{"CriticalNameOfAnotherKind", func(c *certCase) {
 			c.edit = func(x *x509.Certificate) { x.ExtraExtensions = append(x.ExtraExtensions, otherNames(t, 0)) }
 		}, "akcert.chain", "unhandled critical"},
+		{"CriticalNamesOfTwoKinds", func(c *certCase) {
+			c.edit = func(x *x509.Certificate) { x.ExtraExtensions = append(x.ExtraExtensions, otherNames(t, 4, 0)) }
+		}, "akcert.chain", "unhandled critical"},
+		{"CriticalNameOfNothing", func(c *certCase) {
+			c.edit = func(x *x509.Certificate) { x.ExtraExtensions = append(x.ExtraExtensions, otherNames(t)) }
+		}, "akcert.chain", "unhandled critical"},
 		{"NoInstance", func(c *certCase) { c.edit = func(x *x509.Certificate) { x.ExtraExtensions = nil } }, "akcert.identity", "no extension"},
 		{"BrokenInstance", func(c *certCase) {
 			c.edit = func(x *x509.Certificate) { x.ExtraExtensions[0].Value = x.ExtraExtensions[0].Value[:20] }
@@ -156,10 +166,13 @@ func TestAzure(t *testing.T) {
 	foreign := must[*lab.Vendor](t)(lab.NewAzure("Other Azure", now))
 	template := testlab.KeyTemplate{Label: "guest RSA AK", Attributes: testlab.AKAttributes, RSA: 2048, Scheme: quote.RSASSA, SchemeHash: quote.SHA256}
 	ak, other := akOf(t, template), akOf(t, testlab.AKTemplate("other AK"))
+	template.Label, template.RSA = "weak AK", 1024
+	weak := akOf(t, template)
 	named := func(cn string) func(*certCase) {
 		return func(c *certCase) { c.edit = func(x *x509.Certificate) { x.Subject.CommonName = cn } }
 	}
 	tests := append(common(azure, foreign, other.Key), []certTest{
+		{"WeakKey", func(c *certCase) { c.key, c.options.AK = weak.Key, weak.Key }, "akcert.chain", "1024 bits"},
 		{"GoodConfidential", named("0123456789ab.ConfidentialVM.Azure.windows.net"), "", ""},
 		{"ForEK", func(c *certCase) {
 			c.edit = func(x *x509.Certificate) { x.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{2, 23, 133, 8, 1}} }

@@ -146,6 +146,10 @@ func TestNitro(t *testing.T) {
 		{"OtherChallenge", func(c *nitroCase) { c.options.Challenge = testlab.Challenge(2) }, "nitro.binding", "user_data"},
 		{"OtherAK", func(c *nitroCase) { c.options.AK = other }, "nitro.binding", "user_data"},
 		{"SameKeyUnrestricted", func(c *nitroCase) { c.options.AK = unrestricted }, "nitro.binding", "user_data"},
+		{"NoChallenge", func(c *nitroCase) {
+			c.options.Challenge, c.userData = nil, quote.NitroUserData(nil, ak.Name())
+		}, "nitro.binding", "user_data"},
+		{"NoAK", func(c *nitroCase) { c.options.AK = nil }, "nitro.binding", "no attestation key"},
 		{"NotBound", func(c *nitroCase) { c.userData = nil }, "nitro.binding", "user_data"},
 		{"NotBoundAndNothingQualified", func(c *nitroCase) { c.userData, c.publicKey = nil, point(t, ak) }, "nitro.binding", ""},
 		{"PublicKeyOfAnother", func(c *nitroCase) {
