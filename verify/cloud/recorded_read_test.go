@@ -148,9 +148,7 @@ func readVaportpm(t *testing.T, data []byte) (*vaportpm, *machine) {
 	m := &machine{
 		quote: quote.Quote{Attest: q.Attest, Signature: ecdsaSignature(t, q.Signature)}, pcrs: quote.PCRs(v.PCRs), key: ak.Key,
 	}
-	for _, der := range pemBlocks([]byte(v.Attestation.GCP.Chain)) {
-		m.chain = append(m.chain, der)
-	}
+	m.chain = pemBlocks([]byte(v.Attestation.GCP.Chain))
 	if len(m.chain) > 0 {
 		m.cert, m.chain = m.chain[0], m.chain[1:]
 	}
