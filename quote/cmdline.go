@@ -314,5 +314,5 @@ func (e *Event) commandLine() bool {
 // CommandLines returns the kernel command lines in a log's own PCR values, for
 // displays.
 func (l *EventLog) CommandLines(alg Alg) []CommandLine {
-	return ReadCommandLines(l.Records(alg), nil).Lines
+	return ReadCommandLines(l.Records(alg, CommandLinePCRs()...), nil).Lines
 }

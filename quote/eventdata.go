@@ -118,16 +118,23 @@ func (e *Event) Habit() string {
 // utf16Text returns data as text when it is NUL-terminated UTF-16, as systemd
 // writes it.
 func utf16Text(data []byte) (string, bool) {
+	if !isWideText(data) {
+		return "", false
+	}
+	return decodeUTF16(data), true
+}
+
+func isWideText(data []byte) bool {
 	n := len(data)
 	if n < 4 || n%2 != 0 || data[n-1] != 0 || data[n-2] != 0 || data[1] != 0 {
-		return "", false
+		return false
 	}
 	for i := 0; i < n-2; i += 2 {
 		if data[i] == 0 && data[i+1] == 0 {
-			return "", false
+			return false
 		}
 	}
-	return decodeUTF16(data), true
+	return true
 }
 
 // stubText returns what a stub of a unified kernel image logs of a section or of an

@@ -2,6 +2,9 @@ package quote
 
 import (
 	"bytes"
+	"encoding/binary"
+	"iter"
+	"slices"
 	"strings"
 )
 
@@ -25,7 +28,8 @@ func (e *Event) Measured(alg Alg) (measured []byte, ok bool) {
 	return x.measured(want, e.Data)
 }
 
-// measured looks for the preimage of a digest in an event's data.
+// measured looks for the preimage of a digest in an event's data. Every event of a
+// log comes by here, so a form is hashed only where the data have its shape.
 func (x *extender) measured(want, data []byte) ([]byte, bool) {
 	if x.sumIs(want, data) {
 		return data, true
@@ -35,7 +39,7 @@ func (x *extender) measured(want, data []byte) ([]byte, bool) {
 	if len(text) < len(data) && x.sumIs(want, text) {
 		return text, true
 	}
-	if _, isText := utf16Text(data); isText {
+	if isWideText(data) {
 		if b := data[:len(data)-2]; x.sumIs(want, b) {
 			return b, true
 		}
@@ -43,36 +47,67 @@ func (x *extender) measured(want, data []byte) ([]byte, bool) {
 	// Section names of a unified kernel image are measured in ASCII with their NUL,
 	// and logged in UTF-16 by systemd-stub (TPM2_PCR_MEASUREMENTS, PCR 11) or in
 	// ASCII by others.
-	if name := stubText(data); isSectionName(name) {
-		for _, b := range [][]byte{append([]byte(name), 0), []byte(name)} {
-			if x.sumIs(want, b) {
-				return b, true
+	if len(data) > 0 && data[0] == '.' && len(data) <= maxSectionName {
+		if name := stubText(data); isSectionName(name) {
+			for _, b := range [][]byte{append([]byte(name), 0), []byte(name)} {
+				if x.sumIs(want, b) {
+					return b, true
+				}
 			}
 		}
 	}
 	// GRUB's "grub_cmd: TEXT" and "kernel_cmdline: TEXT" (GRUB manual, section
 	// "Measuring boot components"), Red Hat's "grub_cmd TEXT", of which 2.02 measures
 	// commands with their NUL and kernel command lines without.
-	if n := bytes.IndexByte(text[:min(len(text), maxPrefix)], ' '); n > 0 {
-		for _, b := range [][]byte{text[n+1:], data[n+1:]} {
-			if x.sumIs(want, b) {
-				return b, true
-			}
+	if n := bytes.IndexByte(text[:min(len(text), maxPrefix)], ' '); n > 0 && isPrefix(text[:n]) {
+		if x.sumIs(want, text[n+1:]) {
+			return text[n+1:], true
+		}
+		if x.sumIs(want, data[n+1:]) {
+			return data[n+1:], true
 		}
 	}
 	// EV_EFI_VARIABLE_BOOT measures the value alone; some versions of shim log a
 	// few bytes behind the structure (PFP 10.4.1).
-	if v, err := ParseUEFIVariable(data); err == nil {
-		if x.sumIs(want, v.Data) {
-			return v.Data, true
+	if value, size, ok := variableShape(data); ok {
+		if x.sumIs(want, data[value:size]) {
+			return data[value:size], true
 		}
-		for n := v.Size; n < len(data); n++ {
+		for n := size; n < len(data); n++ { // at most maxVariableSlack
 			if x.sumIs(want, data[:n]) {
 				return data[:n], true
 			}
 		}
 	}
 	return nil, false
+}
+
+// variableShape tells where in data the value of a UEFI_VARIABLE_DATA begins and
+// ends, when the lengths in it fit (PFP 10.2). ParseUEFIVariable reads the rest.
+func variableShape(data []byte) (value, size int, ok bool) {
+	const head = 32
+	if len(data) < head {
+		return 0, 0, false
+	}
+	name, length, left := binary.LittleEndian.Uint64(data[16:]), binary.LittleEndian.Uint64(data[24:]), uint64(len(data)-head)
+	if name > left/2 || length > left-2*name || left-2*name-length > maxVariableSlack {
+		return 0, 0, false
+	}
+	value = head + int(2*name)
+	return value, value + int(length), true
+}
+
+// maxSectionName is the length of a section's name in UTF-16 with a NUL.
+const maxSectionName = 2 * 9
+
+// isPrefix knows words such as boot loaders put before a text.
+func isPrefix(word []byte) bool {
+	for _, c := range word {
+		if c != '_' && c != ':' && !('a' <= c && c <= 'z') {
+			return false
+		}
+	}
+	return true
 }
 
 // maxPrefix bounds the word that a boot loader puts before what it measured.
@@ -103,25 +138,52 @@ type Record struct {
 	user  *UserspaceEvent // of systemd's log
 }
 
-// Records returns what a bank's PCRs were extended with, in the log's order.
-func (l *EventLog) Records(alg Alg) []Record {
+// EachRecord yields what a bank's PCRs were extended with, in the log's order. The
+// record is valid until the next one.
+func (l *EventLog) EachRecord(alg Alg) iter.Seq[*Record] {
+	return func(yield func(*Record) bool) {
+		if !hasBank(l, alg) {
+			return
+		}
+		x, err := newExtender(alg) // fails for a bank that cannot be computed here: then nothing is proven
+		x.alg = alg
+		var r Record
+		for i := range l.Events {
+			if l.Events[i].Extended() {
+				r.read(&l.Events[i], &x, err == nil)
+				if !yield(&r) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// read makes an event a record.
+func (r *Record) read(e *Event, x *extender, computed bool) {
+	*r = Record{PCR: e.PCR, Index: e.Index, Digest: e.Digest(x.alg), alg: x.alg, event: e}
+	if computed {
+		var proven bool
+		r.Measured, proven = x.measured(r.Digest, e.Data)
+		r.Check = e.check(x, r.Measured, proven)
+	}
+}
+
+// Records returns what some of a bank's PCRs were extended with, in the log's order;
+// without pcrs, all of them.
+func (l *EventLog) Records(alg Alg, pcrs ...int) []Record {
 	if !hasBank(l, alg) {
 		return nil
 	}
-	x, err := newExtender(alg) // fails for a bank that cannot be computed here: then nothing is proven
-	list := make([]Record, 0, len(l.Events))
+	x, err := newExtender(alg)
+	x.alg = alg
+	list := make([]Record, 0, len(l.Events)/4)
 	for i := range l.Events {
 		e := &l.Events[i]
-		if !e.Extended() {
-			continue
+		if e.Extended() && (len(pcrs) == 0 || slices.Contains(pcrs, e.PCR)) {
+			list = append(list, Record{})
+			list[len(list)-1].read(e, &x, err == nil)
 		}
-		r := Record{PCR: e.PCR, Index: e.Index, Digest: e.Digest(alg), alg: alg, event: e}
-		if err == nil {
-			var proven bool
-			r.Measured, proven = x.measured(r.Digest, e.Data)
-			r.Check = e.check(&x, r.Measured, proven)
-		}
-		list = append(list, r)
 	}
 	return list
 }
@@ -242,6 +304,30 @@ func Phases(alg Alg, pcr11 Hex) (values []Hex, err error) {
 	return values, nil
 }
 
+// MeasuresKernel reports whether one of some PCRs holds anything that is or starts a
+// kernel: PCR 4 an image, 9 a file that GRUB read or an initrd, 11 a section of a
+// unified kernel image.
+func (l *EventLog) MeasuresKernel(alg Alg, pcrs ...int) bool {
+	for i := range l.Events {
+		e := &l.Events[i]
+		if !e.Extended() || !slices.Contains(pcrs, e.PCR) {
+			continue
+		}
+		if separator, _ := isSeparator(alg, e.Digest(alg)); separator {
+			continue
+		}
+		if e.PCR == 4 {
+			if text, ok := e.Measured(alg); ok && isAction(string(text)) {
+				continue
+			}
+		}
+		if e.PCR == 4 || e.PCR == 9 || e.PCR == 11 {
+			return true
+		}
+	}
+	return false
+}
+
 // Action reports whether a record is one of the texts that firmware measures about
 // a boot (PFP 10.4.4), which start nothing.
 func (r *Record) Action() bool { return isAction(string(r.Measured)) }
@@ -249,6 +335,19 @@ func (r *Record) Action() bool { return isAction(string(r.Measured)) }
 // Separator reports whether a record is a separator, and whether it says that
 // something failed before it (PFP 10.4.1, EV_SEPARATOR). The digest alone tells.
 func (r *Record) Separator() (separator, failed bool) { return isSeparator(r.alg, r.Digest) }
+
+// Separators tells the separators among the log's events in a bank, as
+// Record.Separator does, without looking for what the others measured.
+func (l *EventLog) Separators(alg Alg) iter.Seq2[*Event, bool] {
+	return func(yield func(*Event, bool) bool) {
+		for i := range l.Events {
+			e := &l.Events[i]
+			if separator, failed := isSeparator(alg, e.Digest(alg)); separator && e.Extended() && !yield(e, failed) {
+				return
+			}
+		}
+	}
+}
 
 // isSeparator knows the digests of a separator's four bytes: zeros or, by the
 // older specification, ones; and one for a failure (PFP 10.4.1).

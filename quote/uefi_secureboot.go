@@ -63,7 +63,7 @@ func (l *EventLog) SecureBoot(alg Alg) (*SecureBootState, error) {
 	if !hasBank(l, alg) {
 		return nil, fmt.Errorf("state of Secure Boot: no %s digests: the log has %v", alg, l.Banks())
 	}
-	return ReadSecureBoot(l.Records(alg))
+	return ReadSecureBoot(l.Records(alg, 7))
 }
 
 // ReadSecureBoot is SecureBoot over the records of a log; those of other PCRs than
@@ -114,6 +114,26 @@ func ReadSecureBoot(records []Record) (*SecureBootState, error) {
 		return nil, errors.New("state of Secure Boot: SecureBoot was measured and PK was not")
 	}
 	return s, nil
+}
+
+// LateVariable returns the first record that measures a variable of the firmware's
+// policy behind PCR 7's separator.
+func LateVariable(records []Record) (*Record, bool) {
+	separated := false
+	for i := range records {
+		r := &records[i]
+		if r.PCR != 7 {
+			continue
+		}
+		if separator, _ := r.Separator(); separator || !separated {
+			separated = separated || separator
+			continue
+		}
+		if v, err := ParseUEFIVariable(r.Measured); r.Measured != nil && err == nil && v.secureBootPolicy() {
+			return r, true
+		}
+	}
+	return nil, false
 }
 
 // secureBootPolicy tells the variables that PFP 3.3.4.8 has measured before the

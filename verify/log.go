@@ -17,19 +17,10 @@ type layerLog struct {
 	replay    *quote.Replayed // of both logs, whole
 	replayed  []int           // PCRs whose quoted value the logs give
 	late      map[int]int     // of the userspace log, how many records belong to the quoted value of a PCR
-	measured  []quote.Record  // of the firmware's log
 	alg       quote.Alg
 	phases    bool // PCR 11 holds the words of systemd that no log of its own tells
 	useless   bool // the log has no digests of the pinned bank
 	unlogged  bool // PCR 5 holds what the firmware measured after the kernel took the log
-}
-
-// records returns what the firmware's log proves, read once.
-func (g *layerLog) records() []quote.Record {
-	if g.measured == nil {
-		g.measured = g.firmware.Records(g.alg)
-	}
-	return g.measured
 }
 
 // noLog tells whether log checks do not count: nothing rests on a log that is not
@@ -233,24 +224,21 @@ func (l *layer) logCoverage() Check {
 // people is not what was measured. Of types under which genuine firmware logs other
 // texts the event is named, and its text proves nothing.
 func (l *layer) logData() Check {
-	records := l.log.records()
-	matches := 0
+	matches, covered := 0, l.covered()
 	var unproven []string
-	for i := range records {
-		r := &records[i]
+	for r := range l.log.firmware.EachRecord(l.log.alg) {
 		if r.Check == quote.DataMatches {
 			matches++
 			continue
 		}
-		if !slices.Contains(l.covered(), r.PCR) {
+		if !slices.Contains(covered, r.PCR) {
 			continue // nothing rests on it
 		}
 		e := &l.log.firmware.Events[r.Index]
-		where := fmt.Sprintf("event %d, offset %d", e.Index, e.Offset)
 		switch r.Check {
 		case quote.DataDiffers:
 			return fail("an event's data is not what was measured").
-				evidence("data of "+e.Type.String(), fmt.Sprintf("data with digest %x", r.Digest), where)
+				evidence("data of "+e.Type.String(), fmt.Sprintf("data with digest %x", r.Digest), fmt.Sprintf("event %d, offset %d", e.Index, e.Offset))
 		case quote.DataUnproven:
 			unproven = append(unproven, fmt.Sprintf("event %d (%s: %s)", e.Index, e.Type, e.Habit()))
 		}
@@ -271,27 +259,27 @@ func (l *layer) logData() Check {
 // before that (PFP 3.3.4.8). A second separator, or a variable behind the first,
 // was measured by somebody who came later.
 func (l *layer) logOrder() Check {
-	records := l.log.records()
 	var separators [quote.NumPCRs]int
 	total := 0
-	for i := range records {
-		r := &records[i]
-		separator, failed := r.Separator()
-		if !separator || r.PCR > 7 {
+	for e, failed := range l.log.firmware.Separators(l.log.alg) {
+		if e.PCR > 7 {
 			continue
 		}
 		total++
-		separators[r.PCR]++
-		if !slices.Contains(l.covered(), r.PCR) {
+		separators[e.PCR]++
+		if !slices.Contains(l.covered(), e.PCR) {
 			continue
 		}
-		where := fmt.Sprintf("PCR %d, event %d", r.PCR, r.Index)
+		what := ""
 		switch {
 		case failed:
-			return fail("the firmware measured that it failed").evidence("a separator that says so", "a separator of zeros", where)
-		case separators[r.PCR] > 1:
-			return fail("a PCR of the firmware has a second separator").evidence("a second separator", "one separator", where)
+			what = "the firmware measured that it failed"
+		case separators[e.PCR] > 1:
+			what = "a PCR of the firmware has a second separator"
+		default:
+			continue
 		}
+		return fail("%s", what).evidence(fmt.Sprintf("separator %x", e.Digest(l.log.alg)), "one separator, of zeros", fmt.Sprintf("PCR %d, event %d", e.PCR, e.Index))
 	}
 	if total == 0 {
 		return warn("the firmware measures no separators: nothing tells what it measured from what came later")
@@ -302,9 +290,9 @@ func (l *layer) logOrder() Check {
 			return fail("a PCR of the firmware has no separator").evidence("no separator", "one separator", fmt.Sprintf("PCR %d", n))
 		}
 	}
-	if state, err := quote.ReadSecureBoot(records); err == nil && len(state.Late) > 0 && slices.Contains(l.covered(), 7) {
+	if late, found := quote.LateVariable(l.log.firmware.Records(l.log.alg, 7)); found && slices.Contains(l.covered(), 7) {
 		return fail("a variable of the Secure Boot policy was measured after the separator").
-			evidence("a variable of the policy", "authorities only", fmt.Sprintf("PCR 7, event %d", state.Late[0]))
+			evidence("a variable of the policy", "authorities only", fmt.Sprintf("PCR 7, event %d", late.Index))
 	}
 	return pass("each quoted PCR of 0 to 7 has one separator")
 }

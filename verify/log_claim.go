@@ -12,7 +12,7 @@ func (g *layerLog) claim() *Log {
 	if g.firmware == nil || len(g.replayed) == 0 {
 		return nil
 	}
-	return &Log{replayed: g.replayed, firmware: g.records(), userspace: g.userspace, late: g.late, alg: g.alg}
+	return &Log{replayed: g.replayed, firmware: g.firmware, userspace: g.userspace, late: g.late, alg: g.alg}
 }
 
 // Log is the measurement log of PCRs whose quoted value it gives in full. What it
@@ -20,7 +20,7 @@ func (g *layerLog) claim() *Log {
 // A nil Log holds nothing.
 type Log struct {
 	replayed  []int
-	firmware  []quote.Record
+	firmware  *quote.EventLog
 	userspace *quote.UserspaceLog
 	late      map[int]int
 	alg       quote.Alg
@@ -41,16 +41,16 @@ func (g *Log) Records(pcrs ...int) []quote.Record {
 		return nil
 	}
 	var list []quote.Record
-	for i := range g.firmware {
-		if n := g.firmware[i].PCR; slices.Contains(pcrs, n) && slices.Contains(g.replayed, n) {
-			list = append(list, g.firmware[i])
-		}
+	pcrs = slices.DeleteFunc(slices.Clone(pcrs), func(n int) bool { return !slices.Contains(g.replayed, n) })
+	if len(pcrs) == 0 {
+		return nil
 	}
+	list = g.firmware.Records(g.alg, pcrs...)
 	if g.userspace == nil {
 		return list
 	}
 	for _, r := range g.userspace.Records(g.alg) {
-		if slices.Contains(pcrs, r.PCR) && r.Index < g.late[r.PCR] { // 0 for a PCR that is not replayed
+		if slices.Contains(pcrs, r.PCR) && r.Index < g.late[r.PCR] {
 			list = append(list, r)
 		}
 	}
@@ -64,10 +64,11 @@ func (g *Log) Records(pcrs ...int) []quote.Record {
 // is the same then, whatever runs. Ask it of PCRs that a policy pins: to others
 // anybody may have added something later.
 func (g *Log) MeasuresKernel(pcrs ...int) bool {
-	return slices.ContainsFunc(g.Records(pcrs...), func(r quote.Record) bool {
-		separator, _ := r.Separator()
-		return !separator && (r.PCR == 9 || r.PCR == 11 || r.PCR == 4 && !r.Action())
-	})
+	if g == nil {
+		return false
+	}
+	pcrs = slices.DeleteFunc(slices.Clone(pcrs), func(n int) bool { return !slices.Contains(g.replayed, n) })
+	return g.firmware.MeasuresKernel(g.alg, pcrs...)
 }
 
 // Components names what was measured into the replayed PCRs, in log order. Command
@@ -77,7 +78,7 @@ func (g *Log) Components(known ...string) []quote.Component {
 		return nil
 	}
 	var list []quote.Component
-	for _, c := range quote.NameComponents(g.firmware) {
+	for _, c := range g.firmware.Components(g.alg) {
 		if slices.Contains(g.replayed, c.PCR) {
 			list = append(list, c)
 		}
@@ -106,7 +107,7 @@ func (g *Log) SecureBoot() (*quote.SecureBootState, error) {
 	if g == nil || !slices.Contains(g.replayed, 7) {
 		return nil, errors.New("PCR 7 is not covered, or no log explains it")
 	}
-	state, err := quote.ReadSecureBoot(g.firmware)
+	state, err := g.firmware.SecureBoot(g.alg)
 	if err != nil {
 		return nil, err
 	}

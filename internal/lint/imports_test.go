@@ -24,11 +24,11 @@ func mayImport(from, to string) bool {
 		return !testOnly(to) || within(from, "examples")
 	case from == "quote":
 		return false
-	case within(from, "quote"): // one folder for each foreign format
+	case within(from, "quote"): // one folder for each foreign format; they do not need each other
 		return to == "quote"
 	case from == "verify":
-		return to == "quote"
-	case within(from, "verify"): // one folder for each authority below a vTPM
+		return within(to, "quote") || to == "verify/silicon" || to == "verify/cloud"
+	case within(from, "verify"): // one folder for each kind of authority below a vTPM
 		return within(to, "quote")
 	case from == "policy":
 		return to == "quote" || to == "verify"
@@ -132,11 +132,14 @@ func TestOutsideModulesStayInTheirPlace(t *testing.T) {
 	}{
 		{"github.com/gophercloud", []string{"internal/openstack"}, nil},
 		{"github.com/google/go-attestation", []string{"verify", "internal/testlab"}, []string{"verify", "quote"}},
+		// What verify/silicon is compared with; no program links them.
+		{"github.com/google/go-sev-guest", nil, []string{"verify/silicon"}},
+		{"github.com/google/go-tdx-guest", nil, []string{"verify/silicon"}},
 		{"github.com/google/go-tpm/tpm2/transport", []string{"internal/tpm", "internal/guest", "internal/testlab", "internal/demo", "cmd/deepattest"}, []string{"internal"}},
 		{"github.com/urfave/cli", []string{"cmd/deepattest"}, []string{"cmd/deepattest"}},
 		{"github.com/secure-systems-lab/go-securesystemslib", []string{"internal/signing"}, nil},
 		// internal/report reads the control mapping, which an auditor may replace.
-		{"gopkg.in/yaml.v3", []string{"policy", "cmd/deepattest", "internal/report", "internal/openstack"}, []string{"policy", "cmd/deepattest", "schemas", "verify/cloud"}},
+		{"gopkg.in/yaml.v3", []string{"policy", "cmd/deepattest", "internal/report", "internal/openstack"}, []string{"policy", "cmd/deepattest", "schemas", "verify/silicon", "verify/cloud"}},
 		{"github.com/santhosh-tekuri/jsonschema", nil, []string{"schemas", "cmd/deepattest", "internal/report"}},
 		{"github.com/go-jose/go-jose", []string{"internal/report"}, nil},
 		{"github.com/fxamacker/cbor", []string{"quote/nitro", "internal/testlab/cloud"}, []string{"quote/nitro"}},
@@ -186,13 +189,22 @@ func TestRuleTable(t *testing.T) {
 		want     bool
 	}{
 		{"quote", "verify", false},
-		{"verify", "quote", true},
-		{"verify", "policy", false},
-		{"verify", "internal/tpm", false},
+		{"quote/tdx", "quote", true},
+		{"quote/tdx", "quote/sevsnp", false},
 		{"quote/nitro", "quote", true},
 		{"quote/nitro", "quote/svsm", false},
+		{"quote", "quote/tdx", false},
+		{"verify", "quote", true},
+		{"verify", "verify/silicon", true},
+		{"verify/silicon", "quote/sevsnp", true},
+		{"verify/silicon", "verify", false},
+		{"verify/silicon", "verify/cloud", false},
+		{"verify", "verify/cloud", true},
 		{"verify/cloud", "quote/nitro", true},
 		{"verify/cloud", "verify", false},
+		{"verify/cloud", "verify/silicon", false},
+		{"verify", "policy", false},
+		{"verify", "internal/tpm", false},
 		{"policy", "verify", true},
 		{"policy", "internal/report", false},
 		{"internal/report", "policy", true},

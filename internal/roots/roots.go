@@ -1,9 +1,11 @@
 // Package roots holds the certificates of certification authorities that ship with
-// the program: those of TPM manufacturers, and those of clouds that vouch for vTPMs.
+// the program: those of TPM manufacturers, of processor makers, and of clouds that
+// vouch for vTPMs.
 //
 // They are a convenience: a caller decides whether to trust them, all of them or
-// those of one vendor, and may use its own instead. PROVENANCE.tsv and CLOUDS.tsv say
-// where each came from; gen rewrites the first and its certificates.
+// those of one vendor, and may use its own instead. A PROVENANCE.tsv for each of the
+// three says where each came from; gen rewrites the first two and their certificates,
+// that of clouds is written by hand.
 package roots
 
 import (
@@ -22,9 +24,17 @@ import (
 )
 
 //go:generate go run ./gen -package ruby-tpm-key-attestation -out .
+//go:generate go run ./gen -processors -out .
 
-//go:embed PROVENANCE.tsv certs CLOUDS.tsv clouds
+//go:embed PROVENANCE.tsv certs processors clouds
 var files embed.FS
+
+// Tables of what is embedded.
+const (
+	makersTable     = "PROVENANCE.tsv"
+	processorsTable = "processors/PROVENANCE.tsv"
+	cloudsTable     = "clouds/PROVENANCE.tsv"
+)
 
 // Certificate is an authority's certificate with its place in this package.
 type Certificate struct {
@@ -52,15 +62,16 @@ func (c Certificate) Status(now time.Time) string {
 // afresh (under a millisecond), so the caller owns what it gets.
 //
 // An error means that the program was built from a damaged source tree.
-func Builtin() (anchors, intermediates []Certificate, err error) {
-	rows, err := provenance(makersTable)
-	if err != nil {
-		return nil, nil, err
-	}
-	return certificates(rows)
-}
+func Builtin() (anchors, intermediates []Certificate, err error) { return read(makersTable) }
 
-// Cloud names a cloud as CLOUDS.tsv does.
+// Processors returns the certificates of processor makers, for the reports of AMD
+// SEV-SNP and Intel TDX, in the order of processors/PROVENANCE.tsv: anchors are the
+// AMD Root Keys and the Intel SGX Root CA, intermediates AMD's signing keys, which
+// clouds do not always hand over. It is apart from Builtin because a processor's
+// root vouches for no TPM, and the other way round.
+func Processors() (anchors, intermediates []Certificate, err error) { return read(processorsTable) }
+
+// Cloud names a cloud as clouds/PROVENANCE.tsv does.
 type Cloud string
 
 // The clouds whose authorities are embedded.
@@ -73,18 +84,23 @@ const (
 // OfCloud is Builtin for one cloud. An authority of one says nothing about machines of
 // another, so that there is no call for all of them.
 func OfCloud(c Cloud) (anchors, intermediates []Certificate, err error) {
-	rows, err := provenance(cloudsTable)
+	anchors, intermediates, err = read(cloudsTable)
 	if err != nil {
 		return nil, nil, err
 	}
-	rows = slices.DeleteFunc(rows, func(r row) bool { return r.Vendor != string(c) })
-	if len(rows) == 0 {
+	others := func(x Certificate) bool { return x.Vendor != string(c) }
+	anchors, intermediates = slices.DeleteFunc(anchors, others), slices.DeleteFunc(intermediates, others)
+	if len(anchors) == 0 {
 		return nil, nil, fmt.Errorf("no built-in certificates of cloud %q: want aws, azure or google", c)
 	}
-	return certificates(rows)
+	return anchors, intermediates, nil
 }
 
-func certificates(rows []row) (anchors, intermediates []Certificate, err error) {
+func read(table string) (anchors, intermediates []Certificate, err error) {
+	rows, err := provenance(table)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, row := range rows {
 		switch row.Role {
 		case roleAnchor, roleIntermediate:
@@ -119,12 +135,6 @@ func load(row row) (*x509.Certificate, error) {
 	}
 	return x509.ParseCertificate(block.Bytes)
 }
-
-// The tables.
-const (
-	makersTable = "PROVENANCE.tsv"
-	cloudsTable = "CLOUDS.tsv"
-)
 
 // Roles in the tables; anything else is a reason for leaving a file out.
 const (

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -34,16 +35,21 @@ func clouds(t *testing.T) (anchors, intermediates []Certificate) {
 	return anchors, intermediates
 }
 
-// everything returns the certificates of both tables.
+// everything is what Builtin, Processors and OfCloud return.
 func everything(t *testing.T) (anchors, intermediates []Certificate) {
 	t.Helper()
 	anchors, intermediates = builtin(t)
-	a, i := clouds(t)
+	a, i, err := Processors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors, intermediates = append(anchors, a...), append(intermediates, i...)
+	a, i = clouds(t)
 	return append(anchors, a...), append(intermediates, i...)
 }
 
 func TestProvenanceEqualsFiles(t *testing.T) {
-	for table, folder := range map[string]string{makersTable: "certs", cloudsTable: "clouds"} {
+	for table, folder := range map[string]string{makersTable: "certs", processorsTable: "processors", cloudsTable: "clouds"} {
 		rows, err := provenance(table)
 		if err != nil {
 			t.Fatal(err)
@@ -55,7 +61,7 @@ func TestProvenanceEqualsFiles(t *testing.T) {
 			}
 		}
 		err = fs.WalkDir(files, folder, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
+			if err == nil && !d.IsDir() && path != table {
 				present = append(present, path)
 			}
 			return err
@@ -70,17 +76,16 @@ func TestProvenanceEqualsFiles(t *testing.T) {
 	}
 }
 
-// Every field of a table must be what the certificate says.
+// Every field of the tables must be what the certificate says.
 func TestProvenanceEqualsCertificates(t *testing.T) {
-	rows, err := provenance(makersTable)
-	if err != nil {
-		t.Fatal(err)
+	var rows []row
+	for _, table := range []string{makersTable, processorsTable, cloudsTable} {
+		more, err := provenance(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, more...)
 	}
-	more, err := provenance(cloudsTable)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows = append(rows, more...)
 	anchors, intermediates := everything(t)
 	byFile := make(map[string]Certificate)
 	for _, c := range append(anchors, intermediates...) {
@@ -143,6 +148,28 @@ func TestCloudsAreApart(t *testing.T) {
 	for _, c := range []Cloud{"", "AWS", "oracle"} {
 		if _, _, err := OfCloud(c); err == nil {
 			t.Errorf("cloud %q has certificates", c)
+		}
+	}
+}
+
+// The roots of processors, and no others.
+func TestProcessors(t *testing.T) {
+	anchors, intermediates, err := Processors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]string)
+	for _, c := range anchors {
+		got[c.Cert.Subject.CommonName] = c.Vendor
+	}
+	want := map[string]string{"ARK-Milan": "AMD", "ARK-Genoa": "AMD", "ARK-Turin": "AMD", "Intel SGX Root CA": "Intel"}
+	if !maps.Equal(got, want) || len(intermediates) != 6 {
+		t.Errorf("anchors %v, want %v; %d intermediates, want ASK and ASVK of three generations", got, want, len(intermediates))
+	}
+	makers, _ := builtin(t)
+	for _, p := range anchors {
+		if slices.ContainsFunc(makers, func(c Certificate) bool { return c.Cert.Equal(p.Cert) }) {
+			t.Errorf("%s vouches for TPMs too", p.File)
 		}
 	}
 }

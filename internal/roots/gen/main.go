@@ -26,8 +26,13 @@ import (
 func main() {
 	pkg := flag.String("package", "", "Debian package to read")
 	out := flag.String("out", ".", "directory of package roots")
+	modules := flag.Bool("processors", false, "read the processor makers' certificates from Go modules instead")
 	flag.Parse()
-	if err := run(*pkg, *out); err != nil {
+	make := func() error { return run(*pkg, *out) }
+	if *modules {
+		make = func() error { return processors(*out) }
+	}
+	if err := make(); err != nil {
 		fmt.Fprintln(os.Stderr, "gen:", err)
 		os.Exit(1)
 	}
@@ -64,16 +69,20 @@ func run(pkg, out string) error {
 		if e.file == "" {
 			continue
 		}
-		name := filepath.Join(out, filepath.FromSlash(e.file))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return err
-		}
-		text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: e.der})
-		if err := os.WriteFile(name, text, 0o644); err != nil {
+		if err := e.write(out); err != nil {
 			return err
 		}
 	}
 	return os.WriteFile(filepath.Join(out, "PROVENANCE.tsv"), table(pkg, string(version), entries), 0o644)
+}
+
+// write puts the certificate into its place.
+func (e *entry) write(out string) error {
+	name := filepath.Join(out, filepath.FromSlash(e.file))
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: e.der}), 0o644)
 }
 
 // read classifies the package's certificate files, sorted by vendor and source.
@@ -159,15 +168,21 @@ func table(pkg, version string, entries []entry) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# Written by gen from Debian package %s %s (Apache-2.0), lib/tpm/certificates.\n", pkg, version)
 	fmt.Fprintln(&b, "# anchor = the certificate's own key verifies its signature. sha256 is over the DER.")
-	fmt.Fprintln(&b, "role\tvendor\tfile\tsource\tsha256\tnot_before\tnot_after\tsubject\tnote")
+	fmt.Fprintln(&b, columns)
 	for _, e := range entries {
-		var from, to, subject string
-		if e.cert != nil {
-			from = e.cert.NotBefore.UTC().Format(time.DateOnly)
-			to = e.cert.NotAfter.UTC().Format(time.DateOnly)
-			subject = e.cert.Subject.String()
-		}
-		fmt.Fprintln(&b, strings.Join([]string{e.role, e.vendor, e.file, e.source, e.sum, from, to, subject, e.note}, "\t"))
+		e.row(&b)
 	}
 	return b.Bytes()
+}
+
+const columns = "role\tvendor\tfile\tsource\tsha256\tnot_before\tnot_after\tsubject\tnote"
+
+func (e *entry) row(b *bytes.Buffer) {
+	var from, to, subject string
+	if e.cert != nil {
+		from = e.cert.NotBefore.UTC().Format(time.DateOnly)
+		to = e.cert.NotAfter.UTC().Format(time.DateOnly)
+		subject = e.cert.Subject.String()
+	}
+	fmt.Fprintln(b, strings.Join([]string{e.role, e.vendor, e.file, e.source, e.sum, from, to, subject, e.note}, "\t"))
 }
