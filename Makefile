@@ -26,13 +26,9 @@ CMD = ./cmd/deepattest
 
 .PHONY: build demo test race soundness recorded e2e e2e-quick openstack lint bench fuzz mutate docs vuln clean need
 
-# One static program of under 16 MiB, as it goes into an initramfs: functions are
-# not inlined but where verification spends its time.
-SMALL = -trimpath -tags urfave_cli_no_docs -ldflags="-s -w" -gcflags=all=-l -gcflags=crypto/...= -gcflags=encoding/base64= \
-	-gcflags=github.com/deepattest/deepattest/quote= -gcflags=github.com/deepattest/deepattest/verify=
-
+# One static program; cmd/deepattest/size_test.go keeps it fit for an initramfs.
 build:
-	CGO_ENABLED=0 $(GO) build $(SMALL) -o $(BIN) $(CMD)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o $(BIN) $(CMD)
 
 need:
 	@scripts/need.sh

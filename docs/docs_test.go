@@ -44,7 +44,7 @@ func documents(t *testing.T) map[string]string {
 			}
 		}
 	}
-	for _, name := range []string{"README.md", "SECURITY.md", "CHANGELOG.md", "docs/protocol.md", "docs/policy.md", "docs/trust.md"} {
+	for _, name := range []string{"README.md", "SECURITY.md", "CHANGELOG.md", "docs/protocol.md", "docs/policy.md", "docs/trust.md", "docs/design.md"} {
 		if list[name] == "" {
 			t.Fatalf("%s is missing", name)
 		}
@@ -82,6 +82,22 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 	if seen == 0 {
 		t.Error("no link found: the search is broken")
+	}
+}
+
+// Every file and folder of this module that the design names is there. Its arrows
+// are tested beside the rule, in internal/lint.
+func TestDesignNamesWhatIsThere(t *testing.T) {
+	name := regexp.MustCompile("`((?:cmd|docs|e2e|examples|internal|policy|quote|schemas|verify)(?:/[A-Za-z0-9_./-]+)?)`")
+	seen := 0
+	for _, m := range name.FindAllStringSubmatch(documents(t)["docs/design.md"], -1) {
+		seen++
+		if _, err := os.Stat(filepath.Join(root, strings.TrimSuffix(m[1], "/..."))); err != nil {
+			t.Errorf("docs/design.md: %v", err)
+		}
+	}
+	if seen < 50 {
+		t.Errorf("%d names found: the search is broken", seen)
 	}
 }
 

@@ -67,13 +67,3 @@ func TestSnippets(t *testing.T) {
 		}
 	}
 }
-
-// TestSize keeps the program fit for an initial file system.
-func TestSize(t *testing.T) {
-	const limit = 16 << 20
-	if size := len(read(t, the.program)); size > limit {
-		t.Errorf("the program has %d bytes, want at most %d", size, limit)
-	} else {
-		t.Logf("the program has %.1f MB", float64(size)/1e6)
-	}
-}

@@ -21,9 +21,14 @@ type Context struct {
 
 // Verify authenticates a bundle, given as the bytes it came in, and appraises it:
 // Options, verify.Evidence and Appraise in one call. Evidence that fails is a
-// Result; an error means that opts cannot be used (verify.ErrOptions).
+// Result; an error means that opts cannot be used, also because they
+// say what is the policy's to say (verify.ErrOptions).
 func (p *Policy) Verify(data []byte, opts verify.Options, ctx Context) (*Result, error) {
-	report, err := verify.Evidence(data, p.Options(opts))
+	opts, err := p.Options(opts)
+	if err != nil {
+		return nil, err
+	}
+	report, err := verify.Evidence(data, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +206,7 @@ func (a *appraisal) blocked(layer verify.Layer) outcome {
 		below = append(below, verify.Link, verify.Guest)
 	}
 	for _, c := range a.ev.Checks {
-		if slices.Contains(below, c.Layer) && !holds(c) {
+		if slices.Contains(below, c.Layer) && !c.Holds() {
 			by := c.ID
 			if c.BlockedBy != "" {
 				by = c.BlockedBy

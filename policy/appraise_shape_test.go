@@ -113,7 +113,11 @@ func TestCatalogue(t *testing.T) {
 func TestResultShape(t *testing.T) {
 	for _, s := range playedScenes(t) {
 		x, r := s.parts, s.result
-		report, err := verify.Evidence(x.data, x.policy.Options(x.options))
+		opts, err := x.policy.Options(x.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		report, err := verify.Evidence(x.data, opts)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -249,27 +253,37 @@ warnOnly: [policy.host.pcr.5]
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := verify.Options{AnyHost: false, LinkMinimum: quote.LinkHostVouched, Host: verify.Expect{PCRs: []int{1}}, Challenge: []byte{1}, Anchors: verify.Anchors{Guests: []verify.PinnedGuest{{Name: "g"}}, Hosts: []verify.EnrolledHost{{Name: "h"}}}}
+	options := func(p *policy.Policy, base verify.Options) verify.Options {
+		t.Helper()
+		o, err := p.Options(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	base := verify.Options{Challenge: []byte{1}, Anchors: verify.Anchors{Guests: []verify.PinnedGuest{{Name: "g"}}, Hosts: []verify.EnrolledHost{{Name: "h"}}}}
 	want := verify.Options{
 		AnyHost: true, LinkMinimum: quote.LinkEKCertified, Challenge: []byte{1}, Anchors: verify.Anchors{Hosts: base.Anchors.Hosts},
 		Host:  verify.Expect{Bank: quote.SHA256, PCRs: []int{2, 4, 7, 9}, Log: true},
 		Guest: verify.Expect{Bank: quote.SHA256, PCRs: []int{4, 10, 11}, Log: true, IMA: true},
 	}
-	if diff := cmp.Diff(want, p.Options(base)); diff != "" {
+	if diff := cmp.Diff(want, options(p, base)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if len(base.Anchors.Guests) != 1 {
 		t.Error("the caller's anchors changed")
 	}
 	var none *policy.Policy
-	if diff := cmp.Diff(base, none.Options(base)); diff != "" {
+	own := base
+	own.AnyHost, own.LinkMinimum, own.Host = true, quote.LinkNonceOnly, verify.Expect{PCRs: []int{1}}
+	if diff := cmp.Diff(own, options(none, own)); diff != "" {
 		t.Errorf("without a policy (-want +got):\n%s", diff)
 	}
 	s.policy = strings.NewReplacer("warnOnly: [", "warnOnly: [policy.host.pcr.4, policy.host.profile, policy.host.secure-boot, policy.guest.ima, policy.guest.events, ", ", link: {minimum: ek-certified}", "").Replace(s.policy)
 	if p, err = policy.Parse(policyText(t, s)); err != nil {
 		t.Fatal(err)
 	}
-	o := p.Options(base)
+	o := options(p, base)
 	if diff := cmp.Diff([]any{verify.Expect{Bank: quote.SHA256}, verify.Expect{Bank: quote.SHA256}, quote.LinkHostVouched}, []any{o.Host, o.Guest, o.LinkMinimum}); diff != "" {
 		t.Errorf("rules that only warn (-want +got):\n%s", diff)
 	}

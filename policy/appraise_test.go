@@ -103,7 +103,6 @@ func stateScenes() []scene {
 			o.Anchors.Activated = []verify.Activation{{EK: o.Anchors.Hosts[0].EK, AK: o.Anchors.Hosts[0].AK}}
 			o.Anchors.Hosts = nil
 		}, verdict: policy.Trusted, want: w("host.ek.enrolled", "not-applicable")},
-		{name: "the caller's AnyHost does not count", options: func(o *verify.Options) { forget(o); o.AnyHost = true }, verdict: policy.Inconclusive, want: w("host.ek.enrolled", "unknown"), noHost: "host.ek.enrolled", noGuest: "host.ek.enrolled"},
 		{name: "link below the minimum", bundle: func(b *quote.Bundle) { b.Link = quote.Link{Method: quote.LinkNone} }, verdict: policy.Inconclusive, want: w("link.method", "unknown"), noHost: "host.quote.nonce", noGuest: "host.quote.nonce"},
 		{name: "a weaker link that the policy accepts, and the host signed for a tree", policy: with("trust: {link: {minimum: nonce-only}}\n"), bundle: func(b *quote.Bundle) { b.Link.Method = quote.LinkNonceOnly }, verdict: policy.Rejected,
 			want: map[string]string{"link.method": "pass: nonce-only", "link.inclusion": "fail"}, noHost: "host.quote.nonce", noGuest: "host.quote.nonce"},

@@ -14,7 +14,7 @@ import (
 // forgedScenes are what root in a guest can do without any key: write the log, as
 // long as its digests still add up, and extend PCRs after the boot.
 func forgedScenes() []scene {
-	return slices.Concat(hiddenSecureBoot(), hiddenLines(), extendedLater())
+	return slices.Concat(hiddenSecureBoot(), hiddenLines(), hiddenStub(), extendedLater())
 }
 
 // asCommand gives an event of a log the form of a GRUB command around the same
@@ -223,6 +223,10 @@ func extendedLater() []scene {
 	require := func(rules string) string {
 		return "$HOSTguest: {pcrs: {7: ${guest.7}}, events: {require: [" + rules + "]}}\n"
 	}
+	const initrd = "{pcr: 11, sha256: ffa0ddd84012af1fe915067ab8f6dd53c63f6aeff82ab1886e48a5d140058a57}"
+	judged := func(more string) string {
+		return "$HOSTguest: {pcrs: {7: ${guest.7}}, cmdline: {allow: [\"console=ttyS0 vm.role=report\"]}, events: {require: [{pcr: 11, sha256: " + kernel + "}, " + initrd + "]}}\n" + more
+	}
 	linux := "{pcr: 11, component: UKI section .linux, sha256: " + kernel + "}"
 	// other starts another image: its kernel is measured in the place of ours, and
 	// root extends ours afterwards, as its section would be.
@@ -255,6 +259,11 @@ func extendedLater() []scene {
 		{name: "an event of PCR 5 extended after the firmware left", policy: require("{pcr: 5, sha256: " + digest("late") + "}"), world: after(5, "late"), verdict: policy.Inconclusive, want: w(later)},
 		{name: "what firmware measures as it leaves", policy: require("{pcr: 5, sha256: " + digest("Exit Boot Services Invocation") + "}"), verdict: policy.Trusted, want: w("pass")},
 		{name: "an event of PCR 2 extended later", policy: require("{pcr: 2, sha256: " + digest("late") + "}"), world: after(2, "late"), verdict: policy.Inconclusive, want: w(later)},
+		{name: "the initrd of an image, and nothing asks for its kernel", policy: require(initrd), verdict: policy.Inconclusive, want: w(later)},
+		{name: "kernel and initrd of an image, and nothing asks for the line between them", policy: require(linux + ", " + initrd), verdict: policy.Inconclusive, want: w(later)},
+		{name: "kernel and initrd of an image, whose line a rule judges", policy: judged(""), verdict: policy.Trusted, want: w("pass: 2 required")},
+		{name: "kernel and initrd of an image, whose line a rule only warns of", policy: judged("warnOnly: [policy.guest.cmdline]\n"), verdict: policy.Inconclusive, want: w(later)},
+		{name: "the kernel is required in another PCR", policy: require("{pcr: 12, sha256: " + kernel + "}, " + initrd), verdict: policy.Inconclusive, want: w("unknown: the log does not explain PCR 12")},
 		{name: "a phase of systemd", policy: require("{pcr: 11, sha256: " + digest("enter-initrd") + "}"), world: after(11, "enter-initrd"), verdict: policy.Inconclusive, want: w(later)},
 		{name: "a phase of systemd that another came before", policy: require("{pcr: 11, sha256: " + digest("ready") + "}, " + linux), world: after(11, "ready"), verdict: policy.Inconclusive, want: w(later)},
 		{name: "a PCR that the running system extends", policy: require("{pcr: 13, sha256: " + digest("mine") + "}"), world: after(13, "mine"), verdict: policy.Inconclusive, want: w(later)},

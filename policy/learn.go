@@ -23,10 +23,8 @@ func Learn(reports []*verify.Report, o LearnOptions) ([]byte, error) {
 
 // whyNot names the first check that kept a report from being authentic.
 func whyNot(r *verify.Report) string {
-	for _, c := range r.Checks {
-		if c.Layer != verify.Context && !holds(c) && c.BlockedBy == "" {
-			return reason(c)
-		}
+	if by := r.Failed(); len(by) > 0 {
+		return reason(by[0])
 	}
 	return "no check says why"
 }

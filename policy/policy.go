@@ -153,24 +153,6 @@ type EventRule struct {
 	Digest    quote.Hex
 }
 
-// Options returns base with what the policy needs of the evidence filled in: what
-// each layer must show, which hosts will do and how strong the link must be. A
-// nil policy leaves base as it is.
-func (p *Policy) Options(base verify.Options) verify.Options {
-	if p == nil {
-		return base
-	}
-	base.Host = p.expect(verify.Host)
-	base.Guest = p.expect(verify.Guest)
-	base.AnyHost = p.Trust.AnyHost
-	base.LinkMinimum = p.Trust.LinkMinimum
-	base.Xen = p.Trust.Xen
-	if !slices.Contains(p.Trust.Guests, BoundPinned) {
-		base.Anchors.Guests = nil
-	}
-	return base
-}
-
 // layer returns the section of a layer, nil when there is none.
 func (p *Policy) layer(name verify.Layer) *LayerPolicy {
 	switch {

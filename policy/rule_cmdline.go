@@ -59,8 +59,12 @@ func (s *section) commandLine() outcome {
 		return unknown("no kernel command line is in the log").evidence("", "", "PCRs 8, 9, 11, 12")
 	}
 	files := ""
-	if n := len(found.Files); n > 0 && !s.policy.pins(s.layer, 4) && !s.policy.pins(s.layer, 9) {
-		files = fmt.Sprintf("; %d digests in PCR 9 are taken for files that GRUB read, and no pinned PCR says that GRUB was started", n)
+	if n := len(found.Files); n > 0 && !s.policy.pins(s.layer, 9) {
+		says := "if the pinned PCR 4 is of a boot by GRUB"
+		if !s.policy.pins(s.layer, 4) {
+			says = "and no pinned PCR says that GRUB was started"
+		}
+		files = fmt.Sprintf("; %d digests in PCR 9 are taken for files that GRUB read, %s", n, says)
 	}
 	return pass("%d measured kernel command lines keep to the rules%s", sure, files)
 }

@@ -399,6 +399,7 @@ func TestLifeOfAPolicy(t *testing.T) {
 	}
 	verdict := func(p *Policy, u testUKI) *Result {
 		data, opts := evidence(u)
+		opts.Guest, opts.Host = verify.Expect{}, verify.Expect{} // the policy's matter
 		r, err := p.Verify(data, opts, Context{})
 		if err != nil {
 			t.Fatal(err)

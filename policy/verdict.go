@@ -8,15 +8,6 @@ import (
 	"github.com/deepattest/deepattest/verify"
 )
 
-// authenticity reports whether checks of a layer decide that evidence is
-// genuine and linked. Layers that this package does not know count as such.
-func authenticity(l verify.Layer) bool { return l != verify.Policy && l != verify.Context }
-
-// holds reports whether a check's outcome stands in nobody's way.
-func holds(c verify.Check) bool {
-	return !c.Required || c.Status == verify.Pass || c.Status == verify.Warn || c.Status == verify.NotApplicable
-}
-
 // decide is the verdict over checks. caps are sentences that keep it from being
 // trusted; needs are the layers that must have passed something. The reason names
 // the check that decided.
@@ -26,23 +17,16 @@ func holds(c verify.Check) bool {
 // policy check gives Untrusted. Then any other required check that did not hold,
 // a cap, or a layer that passed nothing gives Inconclusive. Only then Trusted.
 func decide(checks []verify.Check, caps []string, needs ...verify.Layer) (Verdict, string) {
-	for _, c := range checks {
-		if c.Status == verify.Fail && authenticity(c.Layer) {
-			return Rejected, reason(c)
+	if by := verify.Deciding(checks); len(by) > 0 {
+		verdict := Inconclusive
+		switch c := by[0]; {
+		case c.Status != verify.Fail:
+		case c.Layer == verify.Policy:
+			verdict = Untrusted
+		case c.Layer != verify.Context:
+			verdict = Rejected
 		}
-	}
-	for _, c := range checks {
-		if c.Status == verify.Fail && c.Layer == verify.Policy && c.Required {
-			return Untrusted, reason(c)
-		}
-	}
-	// A check that was kept from running says less than the one that did so.
-	for _, consequences := range []bool{false, true} {
-		for _, c := range checks {
-			if !holds(c) && (c.BlockedBy != "") == consequences {
-				return Inconclusive, reason(c)
-			}
-		}
+		return verdict, reason(by[0])
 	}
 	if len(caps) > 0 {
 		return Inconclusive, caps[0]

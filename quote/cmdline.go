@@ -92,10 +92,9 @@ func (c *CommandLines) Recognise(list []Component) {
 
 type cmdlineReader struct {
 	CommandLines
-	alg      Alg
-	known    map[string]string // lines by the digests of their forms
-	contents map[string]bool   // digests of sections that are no command line
-	loaded   bool              // GRUB gave a kernel a line
+	alg    Alg
+	known  map[string]string // lines by the digests of their forms
+	loaded bool              // GRUB gave a kernel a line
 }
 
 func (c *cmdlineReader) know(text string) {
@@ -165,9 +164,17 @@ func (c *cmdlineReader) grub(records []Record) {
 			c.add(line)
 			continue
 		}
-		lines := g.read(r, strings.TrimSuffix(string(r.Measured), "\x00"))
+		text, plain := plainText(r.Measured)
+		if !plain {
+			c.add(g.flush()...)
+			c.hidden(r, "grub")
+			continue
+		}
+		lines := g.read(r, text)
 		for _, l := range lines {
-			c.loaded = c.loaded || !l.Doubtful
+			// GRUB's line begins with the kernel's file. One that does not is perhaps of
+			// a stub, and was made to look as if GRUB had been there.
+			c.loaded = c.loaded || !l.Doubtful && startsPath(l.Text)
 		}
 		c.add(lines...)
 	}
@@ -178,42 +185,45 @@ func (c *cmdlineReader) grub(records []Record) {
 // else is in it is doubtful.
 func (c *cmdlineReader) beside(records []Record) {
 	for i := range records {
-		r := &records[i]
-		if r.Measured == nil {
-			c.hidden(r, "systemd-stub")
-			continue
+		if line, ok := stubLine(&records[i], "systemd-stub"); ok {
+			c.add(line)
+		} else {
+			c.hidden(&records[i], "systemd-stub")
 		}
-		line := lineOf(r, "systemd-stub")
-		text, wide := wideText(r.Measured)
-		if !wide {
-			text, line.Doubtful = string(r.Measured), true
-		}
-		line.Text = text
-		c.add(line)
 	}
+}
+
+// stubLine returns what a stub measured as the line of a kernel, in UTF-16. Another
+// text is doubtful; what is no text at all is false.
+func stubLine(r *Record, source string) (line CommandLine, ok bool) {
+	line = lineOf(r, source)
+	if line.Text, ok = wideText(r.Measured); !ok {
+		line.Text, ok = plainText(r.Measured)
+		line.Doubtful = true
+	}
+	return line, ok
 }
 
 // image reads PCR 11: pairs of a section's name and its content. The proven name
 // and the order of the PCR's records prove what a content is of.
 func (c *cmdlineReader) image(records []Record) {
-	c.contents = make(map[string]bool)
 	for i, part := range Sections(records) {
 		r := &records[i]
 		switch {
 		case part.Content && part.Section == ".cmdline":
 			line, ok := c.recognised(r, "uki-section")
-			if !ok && r.Measured != nil {
-				line.Text = strings.TrimRight(string(r.Measured), "\n\x00")
+			if text, plain := plainText(r.Measured); !ok && plain {
+				line.Text = strings.TrimRight(text, "\n")
 			}
 			c.add(line)
-		case part.Content:
-			c.contents[string(r.Digest)] = true
-		case part.Section != "" || isPhase(string(r.Measured)):
-		case r.Measured == nil:
-			c.Unexplained = append(c.Unexplained, *r)
+		case part.Content || part.Section != "" || isPhase(string(r.Measured)):
 		default:
-			line := lineOf(r, "uki-section")
-			line.Text, line.Doubtful = string(r.Measured), true
+			line, ok := lineOf(r, "uki-section"), false
+			if line.Text, ok = plainText(r.Measured); !ok {
+				c.Unexplained = append(c.Unexplained, *r)
+				continue
+			}
+			line.Doubtful = true
 			c.add(line)
 		}
 	}
@@ -257,14 +267,10 @@ func (c *cmdlineReader) stub(records []Record) {
 	found := false
 	for i := range records {
 		r := &records[i]
+		line, shown := stubLine(r, "efi-stub")
 		switch {
-		case c.contents[string(r.Digest)] || found:
-		case r.Measured != nil:
-			line := lineOf(r, "efi-stub")
-			line.Text, line.Doubtful = string(r.Measured), true
-			if text, wide := wideText(r.Measured); wide {
-				line.Text, line.Doubtful = text, false
-			}
+		case found:
+		case shown:
 			c.add(line)
 		case c.loaded:
 			if line, ok := c.recognised(r, "efi-stub"); ok {
@@ -277,6 +283,14 @@ func (c *cmdlineReader) stub(records []Record) {
 			found = c.hidden(r, "efi-stub")
 		}
 	}
+}
+
+// plainText returns text that was measured in bytes, without the NULs behind it.
+// What has a NUL within is no text: in UTF-16, which no rule on words would see
+// through, or with something behind its end that the kernel does not read.
+func plainText(b []byte) (string, bool) {
+	text := strings.TrimRight(string(b), "\x00")
+	return text, b != nil && !strings.Contains(text, "\x00")
 }
 
 // wideText returns text that was measured in UTF-16, with or without its NUL.

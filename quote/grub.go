@@ -45,6 +45,9 @@ type grubReading struct {
 func (g *grubReading) read(r *Record, text string) (lines []CommandLine) {
 	line := CommandLine{Event: r.Index, PCR: r.PCR, Source: "grub", Text: text, Digest: r.Digest, Rests: RestsData, alg: r.alg}
 	word, rest, _ := strings.Cut(text, " ")
+	for (word == "!" || word == "time") && rest != "" { // GRUB runs the command behind them, and measures it with them
+		word, rest, _ = strings.Cut(rest, " ")
+	}
 	switch {
 	case g.pending != "" && unquoted(text) == unquoted(g.pending):
 		g.pending = ""

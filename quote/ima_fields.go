@@ -84,7 +84,7 @@ func fieldKind(id string) kindOfField {
 func (e *IMAEntry) Fields() (IMAFields, error) {
 	if e.Template == imaOld {
 		if bytes.IndexByte(e.oldName, 0) >= 0 { // the data of another template, hashed as this one's
-			return IMAFields{}, fmt.Errorf("IMA entry %d: IMA template ima: file name with a NUL", e.Index)
+			return IMAFields{}, fmt.Errorf("IMA entry %d: IMA template ima: file name with a NUL: it is of a newer template", e.Index)
 		}
 		return IMAFields{Alg: "sha1", Digest: e.Data, Path: string(e.oldName)}, nil
 	}

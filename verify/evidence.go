@@ -43,6 +43,10 @@ func Evidence(data []byte, opts Options) (*Report, error) {
 	if err := opts.validate(); err != nil {
 		return nil, err
 	}
+	return newVerification(data, opts).report(data), nil
+}
+
+func newVerification(data []byte, opts Options) *verification {
 	v := &verification{opts: opts, challenge: opts.Challenge, done: make(map[string]Check, 64)}
 	v.bundle, v.formatErr = quote.ParseBundle(data)
 	if v.formatErr != nil {
@@ -55,8 +59,12 @@ func Evidence(data []byte, opts Options) (*Report, error) {
 	v.guest = newLayer(Guest, v.bundle.Guest, opts.Guest, v.deep() != nil)
 	v.link = newLinkState(v)
 	v.instead = v.special()
+	return v
+}
 
-	r := &Report{Evidence: digest(data), Challenge: v.challenge, Now: opts.Now, LinkMethod: quote.LinkNone}
+// report makes every check of the catalogue, and the claims.
+func (v *verification) report(data []byte) *Report {
+	r := &Report{Evidence: digest(data), Challenge: v.challenge, Now: v.opts.Now, LinkMethod: quote.LinkNone}
 	for _, l := range []*layer{v.host, v.guest} {
 		r.TPM12 = r.TPM12 || l.ev != nil && l.ev.Is12()
 	}
@@ -66,12 +74,12 @@ func Evidence(data []byte, opts Options) (*Report, error) {
 		v.done[c.ID] = out
 		r.Checks = append(r.Checks, out)
 	}
-	if opts.UnsafeAnyChallenge {
+	if v.opts.UnsafeAnyChallenge {
 		r.Unsafe = append(r.Unsafe, "any-challenge: the challenge was taken from the evidence; a replay looks the same")
 	}
 	r.Anchors, r.Cloud = v.anchors, v.bundle.Context.Cloud
 	v.claim(r)
-	return r, nil
+	return r
 }
 
 func digest(b []byte) quote.Hex {
@@ -120,7 +128,7 @@ func (v *verification) blocker(needs []string) string {
 func holds(checks []Check, layers ...Layer) bool {
 	for _, c := range checks {
 		for _, l := range layers {
-			if c.Layer == l && c.Required && c.Status != Pass && c.Status != Warn {
+			if c.Layer == l && !c.Holds() {
 				return false
 			}
 		}

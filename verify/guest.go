@@ -11,15 +11,20 @@ import (
 // section 10.2). Lengths are fixed by the labelled hash; the comparison does not
 // tell where a guess went wrong.
 func (v *verification) guestNonce() Check {
-	want := quote.GuestQualifier(v.challenge)
-	got := v.guest.attest.ExtraData
+	return v.guest.qualified(quote.GuestQualifier(v.challenge), "qualifyingData commits to the challenge")
+}
+
+// qualified: the TPM signed for the qualifyingData that the challenge asks for (TPM 2.0
+// Part 2, section 10.12.12: extraData).
+func (l *layer) qualified(want quote.Hex, how string) Check {
+	got := l.attest.ExtraData
 	if len(got) == 0 {
-		return fail("the guest's quote answers no challenge").evidence("empty qualifyingData", quote.Hex(want).String(), "extraData")
+		return fail("the %s's quote answers no challenge", l.name).evidence("empty qualifyingData", want.String(), "extraData")
 	}
 	if subtle.ConstantTimeCompare(got, want) != 1 {
-		return fail("the guest's quote answers another challenge: a replay?").evidence(got.String(), quote.Hex(want).String(), "extraData")
+		return fail("the %s's quote answers another challenge: a replay?", l.name).evidence(got.String(), want.String(), "extraData")
 	}
-	return pass("qualifyingData commits to the challenge")
+	return pass("%s", how)
 }
 
 // guestBound: the guest's AK is in the vTPM of the VM that the link names. The

@@ -32,6 +32,13 @@ func (v *verification) enrolled() (EnrolledHost, bool) {
 	return EnrolledHost{}, false
 }
 
+// keyAlone reports whether the tenant pinned the host's attestation key by itself and
+// no endorsement key is shown, so that there is none to bind it to.
+func (v *verification) keyAlone() bool {
+	entry, ok := v.enrolled()
+	return ok && len(entry.EK) == 0 && len(v.host.ev.EK.Public) == 0
+}
+
 // hostName is the tenant's word for the host; what the host calls itself is no
 // claim.
 func (v *verification) hostName() string {
@@ -45,12 +52,12 @@ func (v *verification) ekChain() Check {
 	if v.host.ev == nil {
 		return v.host.absent(v.bundle)
 	}
-	if v.host.ekErr != nil {
+	if v.host.ekErr != nil && !v.keyAlone() {
 		return fail("the host's endorsement key cannot be read").evidence(v.host.ekErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ek.public")
 	}
 	entry, enrolled := v.enrolled()
 	if enrolled && len(entry.EK) == 0 && !v.bindsEK() {
-		return notApplicable("the host is known by its attestation key alone (%s): nothing binds the endorsement key that is shown beside it, nor its certificate", entry.Source)
+		return notApplicable("the host is known by its attestation key alone (%s): nothing binds an endorsement key that is shown beside it, nor its certificate", entry.Source)
 	}
 	enrolled = enrolled && len(entry.EK) > 0
 	if len(v.opts.Anchors.Roots) == 0 {
@@ -131,7 +138,7 @@ func (v *verification) ekEnrolled() Check {
 // credential activation proves it to whoever made the challenge (Part 1, section
 // 24): this run, or the tenant at enrolment.
 func (v *verification) hostBound() Check {
-	if v.host.ekErr != nil {
+	if v.host.ekErr != nil && !v.keyAlone() {
 		return fail("the host's endorsement key cannot be read").evidence(v.host.ekErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ek.public")
 	}
 	ak := v.host.ak.Name()
@@ -171,7 +178,7 @@ func (v *verification) bindsEK() bool {
 // activated reports whether this run activated a credential for a layer's attestation
 // key in the TPM of its endorsement key.
 func (v *verification) activated(l *layer) bool {
-	return slices.ContainsFunc(v.opts.Anchors.Activated, func(a Activation) bool {
+	return l.ek != nil && slices.ContainsFunc(v.opts.Anchors.Activated, func(a Activation) bool {
 		return bytes.Equal(a.EK, l.ek.Name()) && bytes.Equal(a.AK, l.ak.Name())
 	})
 }
@@ -180,7 +187,7 @@ func (v *verification) activated(l *layer) bool {
 // the host's two keys.
 func (v *verification) registered() (Registration, bool) {
 	i := slices.IndexFunc(v.opts.Anchors.Registered, func(r Registration) bool {
-		return len(r.EK) > 0 && bytes.Equal(r.EK, v.host.ek.Name()) && bytes.Equal(r.AK, v.host.ak.Name())
+		return v.host.ek != nil && bytes.Equal(r.EK, v.host.ek.Name()) && bytes.Equal(r.AK, v.host.ak.Name())
 	})
 	if i < 0 {
 		return Registration{}, false

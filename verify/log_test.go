@@ -2,6 +2,7 @@ package verify_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/deepattest/deepattest/internal/testlab"
@@ -54,6 +55,34 @@ func TestLogOfOtherValuesSaysNothing(t *testing.T) {
 	}
 	if log := read("GuestUserspaceLog", func(map[int]quote.Hex) {}); !slices.Contains(log.Replayed(), 11) && !slices.Contains(log.Replayed(), 15) {
 		t.Errorf("with systemd's log only %v", log.Replayed())
+	}
+}
+
+// TestRecordsLaterThanTheQuote: systemd's log is read after the quote, and what was
+// measured in between is in no value that was quoted.
+func TestRecordsLaterThanTheQuote(t *testing.T) {
+	b, err := quote.ParseBundle(find(t, "GuestUserspaceLog").bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := func() (n int, names []string) {
+		t.Helper()
+		log, err := verify.ReadLog(b.Guest, quote.SHA256)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range log.Components() {
+			names = append(names, c.Name)
+		}
+		return len(log.Records(15)), names
+	}
+	before, names := records()
+	if before == 0 {
+		t.Fatal("the premise is gone: no record of PCR 15")
+	}
+	b.Guest.Logs.Userspace = append(b.Guest.Logs.Userspace, "\x1e{\"pcr\":15,\"digests\":[{\"hashAlg\":\"sha256\",\"digest\":\""+strings.Repeat("ab", 32)+"\"}],\"content\":{\"string\":\"later\",\"eventType\":\"filesystem\"}}\n"...)
+	if after, more := records(); after != before || !slices.Equal(more, names) {
+		t.Errorf("%d records of PCR 15 and then %d; components %q", before, after, more)
 	}
 }
 

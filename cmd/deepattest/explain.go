@@ -126,7 +126,11 @@ func (r bootReader) read(name string, data []byte) (*policy.Boot, error) {
 		}
 		return policy.UnverifiedBoot(name, b, r.rules), nil
 	}
-	report, err := verify.Evidence(data, r.rules.Options(r.opts))
+	opts, err := r.rules.Options(r.opts)
+	if err != nil {
+		return nil, err
+	}
+	report, err := verify.Evidence(data, opts)
 	if err != nil {
 		return nil, err
 	}

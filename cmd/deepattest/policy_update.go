@@ -118,7 +118,7 @@ func (p *program) updateOptions(c *cli.Context, rules *policy.Policy, bundles bo
 	if _, err := p.appraisal(c, &opts); err != nil {
 		return opts, err
 	}
-	return rules.Options(opts), nil
+	return rules.Options(opts)
 }
 
 func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Layer, stages []string, opts verify.Options) error {

@@ -3,8 +3,9 @@
 //	library BUNDLE POLICY AUTHORITIES.pem HOST-EK-NAME HOST-AK-NAME CHALLENGE
 //
 // AUTHORITIES.pem holds certificates of TPM makers: those that signed themselves
-// are trusted, the others help to get there. It prints the verdict with every check that did not hold, and exits with the
-// verdict's code.
+// are trusted, the others help to get there. It prints the verdict with every check
+// that decided against the evidence, and exits with the verdict's code. For the quote
+// of one TPM by itself see verify.Quote.
 package main
 
 import (
@@ -30,10 +31,8 @@ func main() {
 		os.Exit(2)
 	}
 	fmt.Printf("%s: %s\n", result.Verdict, result.Reason)
-	for _, c := range result.Checks {
-		if c.Required && c.Status != verify.Pass && c.Status != verify.Warn {
-			fmt.Printf("  %s %s: %s\n", c.Status, c.ID, c.Detail)
-		}
+	for _, c := range result.Failures() {
+		fmt.Printf("  %s %s: %s\n    %s\n", c.Status, c.ID, c.Detail, c.Remedy)
 	}
 	os.Exit(result.Verdict.ExitCode())
 }

@@ -112,6 +112,7 @@ func newScene(log captured, layer string, more *taint) (*scene, error) {
 	if s.options, err = w.Options(testlab.Challenge(1)); err != nil {
 		return nil, err
 	}
+	s.options.Host, s.options.Guest = verify.Expect{}, verify.Expect{} // each rule's matter
 	return s, s.makeRules()
 }
 

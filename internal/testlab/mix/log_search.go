@@ -173,7 +173,10 @@ func (x *judged) judge(l logs) (*judgement, error) {
 // report verifies evidence for all policies at once: each may ask for the log, the IMA
 // list and any PCR.
 func (x *judged) report(data []byte) (*verify.Report, error) {
-	o := x.policies[0].Options(x.options)
+	o, err := x.policies[0].Options(x.options)
+	if err != nil {
+		return nil, err
+	}
 	wide := &o.Guest
 	if x.layer == "host" {
 		wide = &o.Host

@@ -18,7 +18,7 @@ import (
 type tenant struct {
 	name    string
 	policy  *policy.Policy
-	options verify.Options // without the challenge
+	options verify.Options // the policy's, without the challenge
 	vm      bool           // means one VM, and not any of its own
 	deep    bool           // sees combinations of three
 	pins    bool           // knows the guests' keys also where it need not
@@ -63,8 +63,12 @@ func tenants(runs []*run, roots []*x509.Certificate, now time.Time) ([]*tenant, 
 		if err != nil {
 			return nil, err
 		}
+		options, err := p.Options(verify.Options{Now: now, Anchors: t.anchors})
+		if err != nil {
+			return nil, err
+		}
 		for _, vm := range []bool{false, true} {
-			list = append(list, &tenant{t.name, p, verify.Options{Now: now, Anchors: t.anchors}, vm, i == 0 && !vm, t.pins})
+			list = append(list, &tenant{t.name, p, options, vm, i == 0 && !vm, t.pins})
 		}
 	}
 	return list, nil

@@ -26,7 +26,7 @@ type claimed = verify.Claims
 
 // newTrial prepares the trials of a base. The verifier drew the base's challenge.
 func (t *tenant) newTrial(base *run, runs []*run, s *schema, changes []change) *trial {
-	x := &trial{t, base, runs, s, changes, t.policy.Options(t.options)}
+	x := &trial{t, base, runs, s, changes, t.options}
 	x.options.Challenge = base.challenge()
 	if t.vm {
 		x.options.VM = base.guest.vm
