@@ -41,7 +41,7 @@ func (p *Policy) Appraise(report *verify.Report, ctx Context) *Result {
 	return appraise(p, evidence{Report: report, host: report.Host(), guest: report.Guest()}, ctx)
 }
 
-// evidence is a report with its claims, which only verify.Evidence can put into
+// evidence is a report with its claims, which only package verify can put into
 // one.
 type evidence struct {
 	*verify.Report

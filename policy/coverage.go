@@ -201,6 +201,9 @@ func (a *appraisal) limits(place Place) []string {
 	if a.ev.LinkMethod == quote.LinkEKCertified {
 		list = append(list, "that the vTPM still is on this host: its certificate was made when it was set up there")
 	}
+	if c, _ := a.ev.Check("host.ek.revoked"); c.Status == verify.NotApplicable && a.ev.Host() != nil {
+		list = append(list, "whether the maker revoked the certificate of the host's TPM: no revocation list was given")
+	}
 	if c, _ := a.ev.Check("link.vm"); c.Status == verify.NotApplicable {
 		list = append(list, "that this is a certain VM: none was named")
 	}

@@ -207,6 +207,7 @@ func (p *Policy) ruleList() []rule {
 	}
 	add("trust.hosts", single, rankOf(!p.Trust.AnyHost), map[bool]string{false: "enrolled", true: "any-with-known-maker"}[p.Trust.AnyHost])
 	add("trust.roots", waives, 0, p.Trust.Roots...)
+	add("trust.revocation", single, rankOf(p.Trust.Revocation), map[bool]string{false: "check", true: "require"}[p.Trust.Revocation])
 	add("trust.guests.accept", accepts, 0, p.Trust.Guests...)
 	add("trust.link.minimum", single, verify.LinkRank(p.linkMinimum()), p.linkMinimum())
 	add("trust.xen.labels", accepts, 0, p.Trust.Xen.Labels...)

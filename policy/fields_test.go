@@ -127,7 +127,7 @@ func TestEveryFieldTakesPartInLearn(t *testing.T) {
 	const choice, more = "a choice that no evidence shows", "what else may come that no evidence shows"
 	exempt{
 		"Policy.Description": choice, "Policy.Expires": choice, "Policy.MaxAge": choice, "Policy.WarnOnly": choice,
-		"TrustRules.AnyHost": choice, "TrustRules.Roots": choice, "XenExpect": choice,
+		"TrustRules.AnyHost": choice, "TrustRules.Roots": choice, "TrustRules.Revocation": choice, "XenExpect": choice,
 		"LayerPolicy.ExpiredEK": choice, "LayerPolicy.DenyFirmware": choice, "FirmwareRule": choice,
 		"LayerPolicy.Profiles": "every PCR by itself has alternatives", "Profile": "every PCR by itself has alternatives",
 		"LayerPolicy.Log": choice, "LogRule": choice, "SecureBootRule.Known": choice,

@@ -22,6 +22,7 @@ func (p *Policy) Options(base verify.Options) (verify.Options, error) {
 	opts.Guest = p.expect(verify.Guest)
 	opts.AnyHost = p.Trust.AnyHost
 	opts.LinkMinimum = p.Trust.LinkMinimum
+	opts.RequireRevocation = p.Trust.Revocation
 	opts.Xen = p.Trust.Xen
 	if !slices.Contains(p.Trust.Guests, BoundPinned) {
 		opts.Anchors.Guests = nil // anchors are often shared, and which of them count is said here
@@ -32,7 +33,7 @@ func (p *Policy) Options(base verify.Options) (verify.Options, error) {
 		base, by any
 	}{
 		{"Host", spelled(base.Host), spelled(opts.Host)}, {"Guest", spelled(base.Guest), spelled(opts.Guest)}, {"AnyHost", base.AnyHost, opts.AnyHost},
-		{"LinkMinimum", base.LinkMinimum, p.linkMinimum()}, {"Xen", base.Xen, opts.Xen},
+		{"LinkMinimum", base.LinkMinimum, p.linkMinimum()}, {"RequireRevocation", base.RequireRevocation, opts.RequireRevocation}, {"Xen", base.Xen, opts.Xen},
 	} {
 		lost = append(lost, overwritten(f.name, reflect.ValueOf(f.base), reflect.ValueOf(f.by))...)
 	}

@@ -60,7 +60,7 @@ func (p *Policy) read(root value) {
 }
 
 func (t *TrustRules) read(v value) {
-	m := v.mapping("trust: {hosts: enrolled}", "hosts", "roots", "guests", "link", "xen")
+	m := v.mapping("trust: {hosts: enrolled}", "hosts", "roots", "revocation", "guests", "link", "xen")
 	t.AnyHost = m.get("hosts").word("enrolled", "any-with-known-maker") == "any-with-known-maker"
 	for _, root := range m.get("roots").list("roots: [builtin]") {
 		name := root.text(Builtin)
@@ -69,6 +69,7 @@ func (t *TrustRules) read(v value) {
 		}
 		t.Roots = append(t.Roots, name)
 	}
+	t.Revocation = m.get("revocation").word("check", "require") == "require"
 
 	const guests = "guests: {accept: [vouched]}"
 	t.Guests = []string{BoundVouched, BoundPinned}

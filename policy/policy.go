@@ -44,6 +44,7 @@ type TrustRules struct {
 	Roots       []string // Builtin, or names of PEM files beside the policy, for the caller to load
 	Guests      []string // how a guest's AK may be bound: BoundVouched, BoundPinned
 	LinkMinimum string   // the weakest link method accepted: a quote.Link... name
+	Revocation  bool     // current revocation lists must be there for every issuer of the host's EK certificate
 	Xen         verify.XenExpect
 }
 

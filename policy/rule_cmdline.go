@@ -101,7 +101,7 @@ func (s *section) hiddenLine(found *quote.CommandLines) string {
 		return ""
 	}
 	r := &found.Unexplained[0]
-	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), r.Hint(), r.PCR)
+	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), clipTo(r.Hint(), maxText), r.PCR)
 }
 
 // untouched reports whether a PCR is as TPM2_Startup left it.

@@ -16,6 +16,7 @@ const kindTrust = "Trust"
 type Trust struct {
 	Roots         []string // Builtin, or PEM files of EK certificate authorities, beside the trust file
 	Intermediates []string // PEM files that help to build a path
+	CRLs          []string // files of revocation lists
 	Hosts         []TrustedHost
 	Guests        []verify.PinnedGuest
 }
@@ -45,13 +46,17 @@ func ParseTrust(data []byte, file string) (*Trust, error) {
 
 func (t *Trust) read(root value, file string) {
 	const example = "apiVersion: " + APIVersion
-	m := root.mapping(example, "apiVersion", "kind", "roots", "intermediates", "hosts", "guests")
+	m := root.mapping(example, "apiVersion", "kind", "roots", "intermediates", "crls", "hosts", "guests")
 	m.need("apiVersion", example).word(APIVersion)
 	m.need("kind", "kind: "+kindTrust).word(kindTrust)
 	t.Roots = readFiles(m.get("roots"), "roots: ["+Builtin+"]")
 	t.Intermediates = readFiles(m.get("intermediates"), "intermediates: [pki/issuer.pem]")
 	if i := slices.Index(t.Intermediates, Builtin); i >= 0 {
 		m.get("intermediates").fail("roots: ["+Builtin+"]", "%q is an entry of roots", Builtin)
+	}
+	t.CRLs = readFiles(m.get("crls"), "crls: [pki/issuer.crl]")
+	if i := slices.Index(t.CRLs, Builtin); i >= 0 {
+		m.get("crls").fail("crls: [pki/issuer.crl]", "%q is an entry of roots", Builtin)
 	}
 	for i, item := range m.get("hosts").list("hosts: [" + hostExample + "]") {
 		h := readHost(item)

@@ -46,6 +46,7 @@ type EK struct {
 	Public       []byte   `json:"public,omitempty"`       // TPMT_PUBLIC; TPM_PUBKEY of TPM 1.2
 	Certificates [][]byte `json:"certificates,omitempty"` // DER as read from NV, trailing bytes included
 	Chain        [][]byte `json:"chain,omitempty"`        // DER intermediates from NV 0x01c00100 and up
+	CRLs         [][]byte `json:"crls,omitempty"`         // DER revocation lists of their issuers
 }
 
 // AK is the attestation key that signed the quotes.

@@ -20,6 +20,8 @@ const (
 	MaxIMALog       = 64 << 20
 	MaxCertificates = 32 // in one layer, chain included
 	MaxCertificate  = 16 << 10
+	MaxCRLs         = 8 // in one layer: two or three issuers, and parts of large ones
+	MaxCRL          = 1 << 20
 	maxText         = 1024
 )
 
@@ -139,6 +141,14 @@ func (l *Layer) validate(field string) error {
 	for _, c := range append(append([][]byte{l.AK.Certificate}, l.EK.Certificates...), l.EK.Chain...) {
 		if len(c) > MaxCertificate {
 			return invalid(field+"/ek", "certificate of %d bytes, at most %d", len(c), MaxCertificate)
+		}
+	}
+	if n := len(l.EK.CRLs); n > MaxCRLs {
+		return invalid(field+"/ek/crls", "%d revocation lists, at most %d", n, MaxCRLs)
+	}
+	for i, c := range l.EK.CRLs {
+		if len(c) > MaxCRL {
+			return invalid(fmt.Sprintf("%s/ek/crls/%d", field, i), "revocation list of %d bytes, at most %d", len(c), MaxCRL)
 		}
 	}
 	if len(l.EK.Public) > MaxPublic || len(l.AK.Public) > MaxPublic {

@@ -13,7 +13,7 @@ func sampleBundle() *Bundle {
 	layer := func() *Layer {
 		return &Layer{
 			TPM:     TPM{Version: "2.0", Manufacturer: "STM", Model: "ST33", Firmware: "1.2.3.4"},
-			EK:      EK{Public: []byte{1}, Certificates: [][]byte{{2}, {3, 4}}, Chain: [][]byte{{5}}},
+			EK:      EK{Public: []byte{1}, Certificates: [][]byte{{2}, {3, 4}}, Chain: [][]byte{{5}}, CRLs: [][]byte{{13}}},
 			AK:      AK{Public: []byte{6}, Certificate: []byte{7}},
 			Quote:   Quote{Attest: []byte{8}, Signature: []byte{9}},
 			PCRs:    PCRs{SHA256: {0: make(Hex, 32), 23: make(Hex, 32)}, SHA1: {7: make(Hex, 20)}},
@@ -89,6 +89,8 @@ func TestBundleLimits(t *testing.T) {
 		"certificates":     {func(b *Bundle) { b.Host.EK.Certificates = many(MaxCertificates, 1) }, "/host/ek"},
 		"certificate":      {func(b *Bundle) { b.Guest.EK.Certificates = many(1, MaxCertificate+1) }, "/guest/ek"},
 		"chain":            {func(b *Bundle) { b.Guest.EK.Chain = many(1, MaxCertificate+1) }, "/guest/ek"},
+		"CRLs":             {func(b *Bundle) { b.Guest.EK.CRLs = many(MaxCRLs+1, 1) }, "/guest/ek/crls"},
+		"CRL":              {func(b *Bundle) { b.Host.EK.CRLs = append(many(1, 1), make([]byte, MaxCRL+1)) }, "/host/ek/crls/1"},
 		"AK certificate":   {func(b *Bundle) { b.Guest.AK.Certificate = make([]byte, MaxCertificate+1) }, "/guest/ek"},
 		"EK":               {func(b *Bundle) { b.Host.EK.Public = make([]byte, MaxPublic+1) }, "/host"},
 		"AK":               {func(b *Bundle) { b.Host.AK.Public = make([]byte, MaxPublic+1) }, "/host"},

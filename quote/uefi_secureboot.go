@@ -87,7 +87,7 @@ func ReadSecureBoot(records []Record) (*SecureBootState, error) {
 		known := r.Measured != nil && (err == nil && v.Size == len(r.Measured) || isAction(string(r.Measured)))
 		switch {
 		case !known && !separated:
-			return nil, fmt.Errorf("event %d: what PCR 7 was extended with before the separator does not match its digest, or is no variable (%s)", r.Index, r.Hint())
+			return nil, fmt.Errorf("event %d: what PCR 7 was extended with before the separator does not match its digest, or is no variable (%s)", r.Index, printable(r.Hint()))
 		case !known:
 			s.Unproven = append(s.Unproven, r.Index)
 		case err != nil:

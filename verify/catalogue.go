@@ -57,10 +57,20 @@ func hostChecks() []check {
 				ID: "host.ek.chain", Layer: Host, Title: "The host's endorsement key certificate chains to a trusted maker",
 				Stops:    "a software TPM, or one of an unknown maker, in the place of the host's",
 				Citation: "TCG EK Credential Profile 2.5, sections 2 and 3.2; RFC 5280, section 6",
-				Actor:    CloudOperator, Remedy: "show the TPM maker's certificates in NV 0x01c00100 and up; the tenant can add roots and intermediates to the trust file with `deepattest trust import`",
+				Actor:    CloudOperator, Remedy: "of an unknown root: show the TPM maker's certificates in NV 0x01c00100 and up, or the tenant adds roots and intermediates to the trust file with `deepattest trust import`; of a certificate that ended: have the tenant enroll the host, for which it then only warns",
 				Needs: []string{first},
 			},
 			run: (*verification).ekChain,
+		},
+		{
+			Spec: Spec{
+				ID: "host.ek.revoked", Layer: Host, Title: "No certificate that vouches for the host's TPM was revoked",
+				Stops:    "a TPM, or a whole issuer, whose key got out, as far as revocation lists are there: who shows evidence can leave them out, so a policy that must know says trust.revocation: require",
+				Citation: "RFC 5280, sections 5 and 6.3",
+				Actor:    Tenant, Remedy: "of a revoked certificate: remove the host and ask the cloud operator to exchange the TPM; of a list that is missing or stale: get it with `deepattest trust fetch`, or from the TPM's maker and `deepattest trust import`",
+				Needs: []string{"host.ek.chain"},
+			},
+			run: (*verification).ekRevoked,
 		},
 		{
 			Spec: Spec{

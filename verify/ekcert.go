@@ -14,8 +14,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-attestation/attest"
 	"github.com/google/go-attestation/oid"
+
+	"github.com/deepattest/deepattest/quote"
 )
 
 // Limits on EK certificates, far above what manufacturers issue (leaves of 1 to
@@ -41,11 +42,12 @@ const (
 	ekKeyUsage                              // RFC 5280, section 4.2.1.3
 	ekWrongEKU                              // not for EKs: RFC 5280, section 4.2.1.12
 	ekUnhandledCritical                     // RFC 5280, section 4.2: must be refused
+	ekRevoked                               // RFC 5280, section 6.3
 )
 
 func (r ekReason) String() string {
 	names := [...]string{"unclassified", "malformed", "unknown root", "bad signature", "expired", "not yet valid",
-		"not a CA", "wrong key usage", "wrong extended key usage", "unhandled critical extension"}
+		"not a CA", "wrong key usage", "wrong extended key usage", "unhandled critical extension", "revoked"}
 	if int(r) < len(names) {
 		return names[r]
 	}
@@ -64,6 +66,21 @@ func (e *ekError) Error() string {
 		return fmt.Sprintf("EK certificate: %s: got %s, want %s", e.Reason, e.Got, e.Want)
 	}
 	return fmt.Sprintf("certificate %s: %s: got %s, want %s", e.Certificate, e.Reason, e.Got, e.Want)
+}
+
+// Is tells the reasons apart that a caller can act on, as errors of CheckEK.
+func (e *ekError) Is(target error) bool {
+	switch e.Reason {
+	case ekMalformed:
+		return target == ErrEKMalformed
+	case ekUnknownRoot:
+		return target == ErrEKUnknownRoot
+	case ekExpired:
+		return target == ErrEKExpired
+	case ekRevoked:
+		return target == ErrEKRevoked
+	}
+	return false
 }
 
 func ekFault(reason ekReason, c *x509.Certificate, got, want string) *ekError {
@@ -95,9 +112,8 @@ type ekCertificate struct {
 	Notes    []string // deviations that were accepted
 }
 
-// parseEKCertificate parses an EK certificate as read from NV: DER, possibly
-// wrapped (TCG PC Client Specific Implementation Specification for Conventional
-// BIOS, section 7.3.2) and followed by filling of 0x00 or 0xFF up to the size of the NV index.
+// parseEKCertificate parses an EK certificate as read from NV: see
+// quote.ParseCertificate.
 //
 // It completes what crypto/x509 leaves open for EK certificates: the key of an
 // id-RSAES-OAEP SubjectPublicKeyInfo, and a critical subjectAltName that holds
@@ -109,17 +125,11 @@ func parseEKCertificate(der []byte) (*ekCertificate, error) {
 	if len(der) > maxEKCertificate {
 		return nil, refuse(fmt.Sprintf("%d bytes", len(der)), fmt.Sprintf("at most %d", maxEKCertificate))
 	}
-	c, err := attest.ParseEKCertificate(der)
+	c, notes, err := quote.ParseCertificate(der)
 	if err != nil {
-		return nil, refuse(fmt.Sprintf("%d bytes: %v", len(der), err), "a DER certificate")
+		return nil, refuse(err.Error(), "a DER certificate, and nothing behind it but filling of 0x00 or 0xff")
 	}
-	ek := &ekCertificate{Cert: c}
-	end := bytes.Index(der, c.Raw) + len(c.Raw)
-	if n := fillingLen(der[end:]); n < len(der)-end {
-		return nil, refuse(fmt.Sprintf("byte 0x%02x at offset %d, after the certificate", der[end+n], end+n), "nothing but filling of 0x00 or 0xff")
-	} else if n > 0 {
-		ek.Notes = append(ek.Notes, fmt.Sprintf("ignored %d bytes of filling after the EK certificate", n))
-	}
+	ek := &ekCertificate{Cert: c, Notes: notes}
 	if c.PublicKey == nil {
 		if c.PublicKey, err = parseOAEPKey(c.RawSubjectPublicKeyInfo); err != nil {
 			return nil, ekFault(ekMalformed, c, err.Error(), "an RSA or ECC key")
@@ -135,15 +145,6 @@ func parseEKCertificate(der []byte) (*ekCertificate, error) {
 			func(id asn1.ObjectIdentifier) bool { return id.Equal(oid.SubjectAltName) })
 	}
 	return ek, nil
-}
-
-// fillingLen counts the leading bytes that NV reads leave around certificates:
-// 0xFF is never-written NV, 0x00 is padding.
-func fillingLen(b []byte) int {
-	if n := slices.IndexFunc(b, func(c byte) bool { return c != 0x00 && c != 0xFF }); n >= 0 {
-		return n
-	}
-	return len(b)
 }
 
 // parseOAEPKey reads the key of a SubjectPublicKeyInfo whose algorithm is
@@ -240,12 +241,12 @@ func (ek *ekCertificate) certifies(key crypto.PublicKey) bool {
 
 // checkProfile checks what the EK Credential Profile demands of the leaf itself.
 // What the profile demands and manufacturers leave out without harm is noted.
-func (ek *ekCertificate) checkProfile(now time.Time) *ekError {
+func (ek *ekCertificate) checkProfile(at instant) *ekError {
 	c := ek.Cert
 	if c.IsCA {
 		return ekFault(ekMalformed, c, "a CA certificate", "basicConstraints with CA FALSE")
 	}
-	if fault := checkCommon(c, now); fault != nil {
+	if fault := checkCommon(c, at); fault != nil {
 		return fault
 	}
 	// "Key Usage" of the profile: an EK decrypts, by the way its algorithm does.
@@ -295,8 +296,14 @@ func listEKU(c *x509.Certificate) string {
 	return strings.Join(list, ", ")
 }
 
+// instant is the time at which certificates are looked at.
+type instant struct {
+	time.Time
+	lapsed bool // certificates whose validity has ended will do
+}
+
 // checkCommon checks what must hold for every certificate of a path.
-func checkCommon(c *x509.Certificate, now time.Time) *ekError {
+func checkCommon(c *x509.Certificate, now instant) *ekError {
 	if len(c.UnhandledCriticalExtensions) > 0 {
 		return ekFault(ekUnhandledCritical, c, fmt.Sprint(c.UnhandledCriticalExtensions), "only known critical extensions")
 	}
@@ -306,7 +313,7 @@ func checkCommon(c *x509.Certificate, now time.Time) *ekError {
 	if now.Before(c.NotBefore) {
 		return ekFault(ekNotYetValid, c, now.UTC().Format(time.RFC3339), "no earlier than "+c.NotBefore.UTC().Format(time.RFC3339))
 	}
-	if now.After(c.NotAfter) {
+	if now.After(c.NotAfter) && !now.lapsed {
 		return ekFault(ekExpired, c, now.UTC().Format(time.RFC3339), "no later than "+c.NotAfter.UTC().Format(time.RFC3339))
 	}
 	return nil

@@ -24,7 +24,9 @@ type rules12 struct {
 
 // for12 returns anchors with the rules of TPM 1.2.
 func (a *ekAnchors) for12(acceptExpired bool) *ekAnchors {
-	return &ekAnchors{anchors: a.anchors, intermediates: a.intermediates, rules12: &rules12{acceptExpired}}
+	b := *a
+	b.rules12 = &rules12{acceptExpired}
+	return &b
 }
 
 // admit checks the leaf and returns the time at which its path is looked at.
@@ -82,15 +84,19 @@ func (r *rules12) accepts(a x509.SignatureAlgorithm) bool {
 	return acceptedSignature(a) || r != nil && a == x509.SHA1WithRSA
 }
 
-// checkSignature is x509's, which refuses SHA-1.
 func (r *rules12) checkSignature(issuer, child *x509.Certificate) error {
-	if r == nil || child.SignatureAlgorithm != x509.SHA1WithRSA {
-		return issuer.CheckSignature(child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature)
+	return r.checkSigned(issuer, child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature)
+}
+
+// checkSigned is x509's CheckSignature, which refuses SHA-1.
+func (r *rules12) checkSigned(issuer *x509.Certificate, a x509.SignatureAlgorithm, signed, signature []byte) error {
+	if r == nil || a != x509.SHA1WithRSA {
+		return issuer.CheckSignature(a, signed, signature)
 	}
 	key, ok := issuer.PublicKey.(*rsa.PublicKey)
 	if !ok {
 		return errors.New("an RSA signature by a key that is none")
 	}
-	sum := sha1.Sum(child.RawTBSCertificate)
-	return rsa.VerifyPKCS1v15(key, crypto.SHA1, sum[:], child.Signature)
+	sum := sha1.Sum(signed)
+	return rsa.VerifyPKCS1v15(key, crypto.SHA1, sum[:], signature)
 }

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/deepattest/deepattest/quote"
 )
 
 // ekAnchors holds the CA certificates that a tenant gave, indexed once by
@@ -16,13 +18,21 @@ import (
 // verifications may share it.
 type ekAnchors struct {
 	anchors, intermediates map[string][]*x509.Certificate
-	*rules12               // nil for TPM 2.0
+	lapsed                 bool // certificates that have run out will do
+	*rules12                    // nil for TPM 2.0
 }
 
 // newEKAnchors indexes trusted anchors and helper certificates. Only an anchor
 // ends a path; an intermediate is worth no more than one found in the evidence.
 func newEKAnchors(anchors, intermediates []*x509.Certificate) *ekAnchors {
 	return &ekAnchors{anchors: bySubject(anchors), intermediates: bySubject(intermediates)}
+}
+
+// forLapsed returns anchors that take certificates whose validity has ended.
+func (a *ekAnchors) forLapsed() *ekAnchors {
+	b := *a
+	b.lapsed = true
+	return &b
 }
 
 // bySubject groups certificates, each group in an order that does not depend on
@@ -62,12 +72,13 @@ func (a *ekAnchors) verify(leafDER []byte, extra [][]byte, now time.Time) (*ekPa
 	if fault != nil {
 		return nil, fault
 	}
-	if fault := ek.checkProfile(now); fault != nil {
+	at := instant{now, a.lapsed}
+	if fault := ek.checkProfile(at); fault != nil {
 		return nil, fault
 	}
 	helpers, notes := parseEKChain(extra)
 	ek.Notes = append(ek.Notes, notes...)
-	s := &ekSearch{anchors: a, helpers: bySubject(helpers), now: now, path: []*x509.Certificate{ek.Cert}}
+	s := &ekSearch{anchors: a, helpers: bySubject(helpers), now: at, path: []*x509.Certificate{ek.Cert}}
 	if !s.extend() {
 		return nil, s.fault
 	}
@@ -88,19 +99,18 @@ func parseEKChain(extra [][]byte) (certs []*x509.Certificate, notes []string) {
 			ignore(fmt.Sprintf("%d bytes, at most %d", len(b), maxEKCertificate))
 			continue
 		}
-		for fillingLen(b) < len(b) {
+		for quote.FillingLen(b) < len(b) {
 			if len(certs) == maxEKChain {
 				ignore(fmt.Sprintf("certificates after the first %d", maxEKChain))
 				return certs, notes
 			}
-			var element asn1.RawValue
-			rest, err := asn1.Unmarshal(b, &element)
+			der, rest, err := quote.SplitCertificate(b)
 			if err != nil {
 				ignore(err)
 				break
 			}
 			b = rest
-			c, err := x509.ParseCertificate(element.FullBytes)
+			c, _, err := quote.ParseCertificate(der)
 			switch {
 			case err != nil:
 				ignore(err)
@@ -119,7 +129,7 @@ func parseEKChain(extra [][]byte) (certs []*x509.Certificate, notes []string) {
 type ekSearch struct {
 	anchors    *ekAnchors
 	helpers    map[string][]*x509.Certificate
-	now        time.Time
+	now        instant
 	path       []*x509.Certificate
 	signatures int
 	fault      *ekError
@@ -211,7 +221,7 @@ func (s *ekSearch) extend() bool {
 
 // checkIssuer checks that a CA certificate may stand at this place of a path
 // (RFC 5280, section 6.1.4). below holds the certificates under it, leaf first.
-func checkIssuer(c *x509.Certificate, below []*x509.Certificate, anchor bool, now time.Time) *ekError {
+func checkIssuer(c *x509.Certificate, below []*x509.Certificate, anchor bool, now instant) *ekError {
 	if !c.BasicConstraintsValid || !c.IsCA {
 		return ekFault(ekNotCA, c, "no CA flag", "basicConstraints with CA TRUE")
 	}

@@ -343,7 +343,7 @@ func TestEKHostileChains(t *testing.T) {
 			parent := &authority{cert: &x509.Certificate{Subject: pkix.Name{CommonName: "same"}}, key: key}
 			group = append(group, newAuthorityWithKey(t, "same", key, parent, func(c *x509.Certificate) { c.SerialNumber = big.NewInt(int64(i + 1)) }).cert)
 		}
-		s := &ekSearch{anchors: newEKAnchors(nil, group), now: ekNow, path: []*x509.Certificate{group[0]}}
+		s := &ekSearch{anchors: newEKAnchors(nil, group), now: instant{Time: ekNow}, path: []*x509.Certificate{group[0]}}
 		if s.extend() || s.signatures > maxEKSignatures {
 			t.Errorf("%d signature checks, at most %d", s.signatures, maxEKSignatures)
 		}
@@ -414,12 +414,12 @@ func TestEKErrorText(t *testing.T) {
 			t.Errorf("error %q: want it to hold %q", err, part)
 		}
 	}
-	for r := range ekUnhandledCritical + 1 {
+	for r := range ekRevoked + 1 {
 		if r > 0 && (r.String() == "unclassified" || r.String() == "") {
 			t.Errorf("reason %d has no name", r)
 		}
 	}
-	if got := (ekUnhandledCritical + 1).String(); got != "unclassified" {
+	if got := (ekRevoked + 1).String(); got != "unclassified" {
 		t.Errorf("reason out of range is %q", got)
 	}
 }

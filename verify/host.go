@@ -94,7 +94,11 @@ func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
 	if v.host.ev.Is12() {
 		anchors = anchors.for12(v.host.expect.AcceptExpiredEK)
 	}
+	v.host.anchors = anchors
 	path, err := anchors.verify(der, v.host.ev.EK.Chain, v.opts.Now)
+	if entry, _ := v.enrolled(); errors.Is(err, ErrEKExpired) && len(entry.EK) > 0 && !v.opts.AnyHost {
+		return v.lapsedPath(ek, der, anchors.forLapsed(), err)
+	}
 	if err != nil {
 		var f *ekError
 		if errors.As(err, &f) {
@@ -102,14 +106,36 @@ func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
 		}
 		return fail("the host's EK certificate").evidence(err.Error(), "a path to a trust anchor", fmt.Sprintf("ek.certificates[%d]", index))
 	}
-	v.link.ek = ek
-	v.host.repairs = append(v.host.repairs, path.Notes...)
-	v.anchors = append(v.anchors, "EK root "+describeCertificate(path.Anchor))
+	v.take(ek, path)
 	maker := ek.Identity.Manufacturer
 	if maker == "" {
 		maker = "unnamed maker"
 	}
 	return pass("%s TPM, %d certificates up to %s", maker, len(path.Path), path.Anchor.Subject)
+}
+
+// take keeps what a path that was found is needed for later.
+func (v *verification) take(ek *ekCertificate, path *ekPath) {
+	v.link.ek, v.host.path = ek, path
+	v.host.repairs = append(v.host.repairs, path.Notes...)
+	v.anchors = append(v.anchors, "EK root "+describeCertificate(path.Anchor))
+}
+
+// lapsedPath is the path of an enrolled host's certificate of which a part has run
+// out. Enrolment is the anchor then and the certificate was good when it counted;
+// all but the end of its validity must still hold.
+func (v *verification) lapsedPath(ek *ekCertificate, der []byte, anchors *ekAnchors, expired error) Check {
+	path, err := anchors.verify(der, v.host.ev.EK.Chain, v.opts.Now)
+	var f *ekError
+	if errors.As(err, &f) {
+		return fail("the host's EK certificate: %s", f.Reason).evidence(f.Got, f.Want, f.Certificate)
+	}
+	v.take(ek, path)
+	c := warn("the host is enrolled, so it counts; but a certificate that vouches for its endorsement key has run out")
+	if errors.As(expired, &f) {
+		c = c.evidence(f.Got, f.Want, f.Certificate)
+	}
+	return c
 }
 
 // ekEnrolled: a genuine TPM of another machine is as genuine as the host's own

@@ -27,7 +27,9 @@ type layer struct {
 	signature    *quote.Signature
 	signatureErr error
 	log          layerLog
-	imaCovered   []byte // the IMA list's part that PCR 10 covers
+	imaCovered   []byte  // the IMA list's part that PCR 10 covers
+	path         *ekPath // of the EK certificate to an anchor; nil: none was found
+	anchors      *ekAnchors
 	repairs      []string
 	plain        bool // firmwareVersion and counters are signed as they are: see signer
 }

@@ -124,7 +124,7 @@ func (v *verification) caKey(s *quote.CAStatement) (*ecdsa.PublicKey, *Check) {
 	if !key.Equal(cert.PublicKey) {
 		return no(fail("the CA's certificate is for another key than the one in the host's TPM").evidence(describeCertificate(cert), "a certificate for "+public.Name().String(), "link.ca.certificate"))
 	}
-	if fault := checkIssuer(cert, []*x509.Certificate{cert}, true, v.opts.Now); fault != nil {
+	if fault := checkIssuer(cert, []*x509.Certificate{cert}, true, instant{Time: v.opts.Now}); fault != nil {
 		return no(fail("the CA's certificate: %s", fault.Reason).evidence(fault.Got, fault.Want, fault.Certificate))
 	}
 	return key, nil
@@ -144,7 +144,7 @@ func (v *verification) signedByHost(q quote.Quote) error {
 
 // vtpmCertificate checks the certificate of the vTPM's endorsement key itself.
 func (v *verification) vtpmCertificate(ek *ekCertificate, ca *ecdsa.PublicKey, where string) Check {
-	if fault := ek.checkProfile(v.opts.Now); fault != nil {
+	if fault := ek.checkProfile(instant{Time: v.opts.Now}); fault != nil {
 		return fail("the vTPM's EK certificate: %s", fault.Reason).evidence(fault.Got, fault.Want, fault.Certificate)
 	}
 	// The CA is known by its key: swtpm's have the same names on every host.

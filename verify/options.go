@@ -23,6 +23,10 @@ type Options struct {
 	// AnyHost accepts every host whose EK chains to a root of Anchors. Without it
 	// the host must be enrolled in Anchors.Hosts.
 	AnyHost bool
+	// RequireRevocation demands a current revocation list of every issuer between the
+	// host's EK certificate and a root. Without it lists that are there count, and one
+	// that is missing or stale only shows.
+	RequireRevocation bool
 	// VM is the guest the tenant means to attest; zero when any of the tenant's
 	// VMs will do.
 	VM quote.UUID
@@ -84,8 +88,9 @@ func (x *XenExpect) flags() quote.DeepQuoteFlags {
 
 // Anchors are the trust anchors. They come from the tenant, never from evidence.
 type Anchors struct {
-	Roots         []*x509.Certificate // EK certificate authorities
-	Intermediates []*x509.Certificate // help to build a path, trusted for nothing
+	Roots         []*x509.Certificate    // EK certificate authorities
+	Intermediates []*x509.Certificate    // help to build a path, trusted for nothing
+	CRLs          []*x509.RevocationList // count only as far as an issuer on a path signed them; see quote.ParseCRL
 	Hosts         []EnrolledHost
 	Guests        []PinnedGuest
 	Activated     []Activation

@@ -43,6 +43,8 @@ type QuoteOptions struct {
 // What the signature covered is Report.Host: nil unless every check that counts
 // holds, and then Failed says why. There is no guest and no link, so a policy's
 // verdict over the Report is never trusted; its host layer has one of its own.
+// Report.Evidence is the digest of the bundle that holds the layer alone, and
+// Report.Challenge the qualifying data.
 //
 // Evidence that fails is a Report, not an error: an error means that opts cannot be
 // used, or that there is no layer (ErrOptions).

@@ -164,6 +164,19 @@ func TestQuote(t *testing.T) {
 	}
 }
 
+// TestQuoteNamesWhatIsMalformed: a layer that no bundle may hold fails with its place.
+func TestQuoteNamesWhatIsMalformed(t *testing.T) {
+	l, o := plain(t)
+	l.PCRs[quote.SHA256][4] = quote.Hex{}
+	r, err := verify.Quote(l, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, _ := r.Check("bundle.format"); !strings.Contains(c.Got, "/host/pcrs: sha256 PCR 4: 0 bytes") {
+		t.Errorf("%+v", c)
+	}
+}
+
 // TestQuoteIsNotTheProtocols: what a host signed for a bundle's leaf is over a
 // challenge of the protocol, which is not the qualifying data.
 func TestQuoteIsNotTheProtocols(t *testing.T) {

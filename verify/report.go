@@ -6,9 +6,10 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// Report is the outcome of the authenticity and link checks of one bundle.
+// Report is the outcome of the authenticity and link checks of one bundle, or of one
+// quote by itself.
 type Report struct {
-	Checks    []Check   // every catalogued check, once, in catalogue order
+	Checks    []Check   // every catalogued check, once, in catalogue order; the host's alone of Quote
 	Evidence  quote.Hex // SHA-256 of the bundle's bytes
 	Challenge quote.Hex
 	Now       time.Time
@@ -48,7 +49,7 @@ func (r *Report) Check(id string) (Check, bool) {
 }
 
 // Claims are the statements of one layer that rest on a checked signature. Only
-// Evidence makes them; a zero Claims claims nothing.
+// Evidence and Quote make them; a zero Claims claims nothing.
 type Claims struct {
 	Name     string          // the enrolled host's or the VM's name; the VM's uuid when it has none
 	VM       quote.UUID      // guest only: the VM the link names

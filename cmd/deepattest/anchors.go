@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -51,6 +52,13 @@ func openTrust(path string) (*trustFile, error) {
 			return nil, usagef("trust file %s: intermediates: %w", path, err)
 		}
 		t.anchors.Intermediates = append(t.anchors.Intermediates, certs...)
+	}
+	for _, name := range t.CRLs {
+		list, err := readCRL(beside(filepath.Dir(path), name))
+		if err != nil {
+			return nil, usagef("trust file %s: crls: %w", path, err)
+		}
+		t.anchors.CRLs = append(t.anchors.CRLs, list)
 	}
 	for _, h := range t.Hosts {
 		t.anchors.Hosts = append(t.anchors.Hosts, h.EnrolledHost)
@@ -197,7 +205,7 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 	}
 	var certs []*x509.Certificate
 	for i, der := range ders {
-		cert, err := x509.ParseCertificate(der)
+		cert, _, err := quote.ParseCertificate(der)
 		if err != nil {
 			return nil, fmt.Errorf("%s: certificate %d: %w", path, i+1, err)
 		}
@@ -207,14 +215,14 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 }
 
 // certificateBytes splits a file into certificates: the blocks of a PEM file, or
-// the whole of another.
+// the whole of another, but for the line end that an editor put behind it.
 func certificateBytes(data []byte) ([][]byte, error) {
 	block, rest := pem.Decode(data)
 	if block == nil {
 		if len(data) == 0 {
 			return nil, errors.New("the file is empty: want certificates, PEM or DER")
 		}
-		return [][]byte{data}, nil
+		return [][]byte{withoutLineEnd(data)}, nil
 	}
 	var ders [][]byte
 	for ; block != nil; block, rest = pem.Decode(rest) {
@@ -224,6 +232,16 @@ func certificateBytes(data []byte) ([][]byte, error) {
 		ders = append(ders, block.Bytes)
 	}
 	return ders, nil
+}
+
+// withoutLineEnd takes blanks off that follow a DER certificate. Where it ends it
+// says itself: its last byte may be that of a blank.
+func withoutLineEnd(data []byte) []byte {
+	_, rest, err := quote.SplitCertificate(data)
+	if err != nil || len(bytes.TrimSpace(rest)) > 0 {
+		return data
+	}
+	return data[:len(data)-len(rest)]
 }
 
 func certPool(path string) (*x509.CertPool, error) {

@@ -95,7 +95,7 @@ func filesOfTrust(path string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(pemFiles(t.Roots), t.Intermediates...), nil
+	return slices.Concat(pemFiles(t.Roots), t.Intermediates, t.CRLs), nil
 }
 
 func pemFiles(roots []string) []string {

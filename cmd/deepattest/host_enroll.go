@@ -93,7 +93,7 @@ func (p *program) hostEnroll(c *cli.Context) error {
 		entry.TPM = strings.TrimSpace(checked.Manufacturer + " " + checked.Model)
 		fmt.Fprintf(p.err, "deepattest: the EK certificate chains to %s\n", checked.Path[len(checked.Path)-1].Subject)
 	case !c.Bool("without-ek-certificate"):
-		return cannot(fmt.Errorf("host %s: %w; put the maker's root into the trust file (`roots: [builtin]` for those that ship with this program, `deepattest trust import` for others), or say --without-ek-certificate", address, err))
+		return cannot(fmt.Errorf("host %s: %w; %ssay --without-ek-certificate", address, err, rootHint(err)))
 	default:
 		fmt.Fprintf(p.err, "deepattest: the EK certificate was not verified: %v\n", err)
 	}
@@ -127,10 +127,18 @@ func unpinned(err error) error {
 	return err
 }
 
+// rootHint says what to do about an EK certificate whose root is not known.
+func rootHint(err error) string {
+	if !errors.Is(err, verify.ErrEKUnknownRoot) {
+		return ""
+	}
+	return "put the maker's root into the trust file (`roots: [builtin]` for those that ship with this program, `deepattest trust import` for others), or "
+}
+
 // checkHostEK checks the certificates of a host's EK; one that holds is enough, if
 // it is of this very key.
 func checkHostEK(e *host.Enrolled, anchors verify.Anchors, p *program) (*verify.CheckedEK, error) {
-	errs := []error{errors.New("no EK certificate leads to one of your roots")}
+	errs := []error{errors.New("no EK certificate of the host holds")}
 	for i, der := range e.Identity.EK.Certificates {
 		checked, err := verify.CheckEK(der, e.Identity.EK.Chain, anchors, p.now())
 		if err == nil {

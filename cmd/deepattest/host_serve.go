@@ -19,6 +19,7 @@ import (
 	"github.com/deepattest/deepattest/internal/guest"
 	"github.com/deepattest/deepattest/internal/host"
 	"github.com/deepattest/deepattest/internal/tpm"
+	"github.com/deepattest/deepattest/quote"
 )
 
 func (p *program) hostServeCommand() *cli.Command {
@@ -41,6 +42,7 @@ func (p *program) hostServeCommand() *cli.Command {
 			&cli.StringFlag{Name: "pcrs", Value: defaultPCRs, EnvVars: env("pcrs"), Usage: "PCRs in every quote, as `BANK:N,N,...[+BANK:...]`"},
 			&cli.StringFlag{Name: "event-log", Value: paths.EventLog, EnvVars: env("event-log"), Usage: "`FILE` with the firmware's event log"},
 			&cli.StringFlag{Name: "ima-log", Value: paths.IMA, EnvVars: env("ima-log"), Usage: "`FILE` with the binary IMA list"},
+			&cli.StringSliceFlag{Name: "crl", EnvVars: env("crl"), Usage: "`FILE` with a revocation list of an issuer of the TPM's EK certificate, for the evidence; may be repeated, and renewed while the service runs"},
 			&cli.BoolFlag{Name: "xen-vtpmmgr", Usage: "in the control domain of a Xen host, instead: make vTPMs for whoever starts guests and has the token (GET / gives {\"uuid\"})"},
 			&cli.UintFlag{Name: "xen-group", EnvVars: env("xen-group"), Usage: "with --xen-vtpmmgr: `NUMBER` of the group of vTPMs"},
 			&cli.StringFlag{Name: "xen-identity", EnvVars: env("xen-identity"), Usage: "with --xen-vtpmmgr: `FILE` with the host's keys, to show to its guests"},
@@ -65,6 +67,9 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 	selection, err := parseSelection("pcrs", c.String("pcrs"))
 	if err != nil {
 		return err
+	}
+	if n := len(c.StringSlice("crl")); n > quote.MaxCRLs {
+		return usagef("--crl %d times: evidence holds %d revocation lists at most", n, quote.MaxCRLs)
 	}
 	name := c.String("name")
 	if name == "" {
@@ -94,7 +99,7 @@ func (p *program) hostServe(c *cli.Context) (err error) {
 	server, err := host.NewServer(host.Config{
 		TPM: t, Keys: keys, Registry: vms.Registry, Selection: selection, Name: name,
 		Public: c.String("public"), Fingerprint: host.Fingerprint(cert.Certificate[0]),
-		EventLog: c.String("event-log"), IMA: c.String("ima-log"),
+		EventLog: c.String("event-log"), IMA: c.String("ima-log"), CRLs: c.StringSlice("crl"),
 		TLS: host.ServerTLS(cert), Limits: host.DefaultLimits(), Now: p.now, Rand: rand.Reader, Log: log,
 	})
 	if err != nil {

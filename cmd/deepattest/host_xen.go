@@ -52,7 +52,7 @@ func (p *program) enrollXen(c *cli.Context, trust *trustFile) (err error) {
 	}
 	checked, err := verify.CheckEK12(ders[0], ders[1:], trust.anchors, p.now(), c.Bool("accept-expired-ek"))
 	if err != nil && !c.Bool("without-ek-certificate") {
-		return cannot(fmt.Errorf("%s: %w; put the maker's root into the trust file, or say --without-ek-certificate", certFile, err))
+		return cannot(fmt.Errorf("%s: %w; %ssay --without-ek-certificate", certFile, err, rootHint(err)))
 	}
 	ctx, cancel, err := deadline(c)
 	if err != nil {

@@ -82,7 +82,7 @@ func collectPackage(c *cli.Context, dir string, r *policy.Result) (*archive.Pack
 			return nil, err
 		}
 		pkg.Trust = append(pkg.Trust, archive.File{Name: trustName, Data: data})
-		addFiles(files, filepath.Dir(trust), slices.Concat(t.Roots, t.Intermediates))
+		addFiles(files, filepath.Dir(trust), slices.Concat(t.Roots, t.Intermediates, t.CRLs))
 	}
 	for name, path := range files {
 		data, err := readFile(path, policy.MaxPolicy)

@@ -171,7 +171,7 @@ func (p *program) packageAnchors(c *cli.Context, pkg *archive.Package, dir strin
 	}
 	names, _, err := readTrust(path)
 	if err == nil {
-		err = localNames(slices.Concat(names.Roots, names.Intermediates))
+		err = localNames(slices.Concat(names.Roots, names.Intermediates, names.CRLs))
 	}
 	if err != nil {
 		return verify.Anchors{}, &exitError{4, err}

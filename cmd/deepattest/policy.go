@@ -125,6 +125,9 @@ func showPolicy(rules *policy.Policy) string {
 	if len(rules.Trust.Roots) > 0 {
 		fmt.Fprintf(&b, "  roots: %q\n", rules.Trust.Roots)
 	}
+	if rules.Trust.Revocation {
+		b.WriteString("  revocation: every issuer's list must be there and current\n")
+	}
 	if x := rules.Trust.Xen; len(x.Labels)+len(x.Groups)+len(x.GroupKeys) > 0 {
 		fmt.Fprintf(&b, "  Xen: labels %q, %s, %s\n", x.Labels, plural(len(x.Groups), "group"), plural(len(x.GroupKeys), "group key"))
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto"
+	"encoding/pem"
 	"errors"
 	"os"
 	"os/exec"
@@ -32,7 +33,7 @@ func TestScripts(t *testing.T) {
 		Dir:                "testdata",
 		RequireUniqueNames: true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "append": appendLine, "cut": cut, "world": world, "swtpm": l.swtpm, "measure": measure, "register": register,
+			"exits": exits, "append": appendLine, "cut": cut, "der": der, "world": world, "swtpm": l.swtpm, "measure": measure, "register": register,
 			"count": count, "serve": serve, "web": web, "hang": hang, "cloud": cloud, "xenlab": xenlab, "keys": keys, "keylime": playKeylime,
 		},
 		Setup: func(e *testscript.Env) error {
@@ -107,4 +108,16 @@ func cut(ts *testscript.TestScript, neg bool, args []string) {
 	n, err := strconv.Atoi(args[1])
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(args[2]), []byte(ts.ReadFile(args[0]))[:n], 0o600))
+}
+
+// der PEM TO writes what the first block of a PEM file holds.
+func der(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: der PEM TO")
+	}
+	block, _ := pem.Decode([]byte(ts.ReadFile(args[0])))
+	if block == nil {
+		ts.Fatalf("%s: no PEM block", args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), block.Bytes, 0o600))
 }

@@ -67,6 +67,7 @@ func (t *trustFile) list(b *strings.Builder, now time.Time) {
 	for _, name := range t.Intermediates {
 		t.listFile(b, "intermediate", name, now)
 	}
+	t.listCRLs(b, now)
 	for _, h := range t.Hosts {
 		fmt.Fprintf(b, "  host           %s   %s   %s\n    EK %s\n    AK %s\n", report.Clean(h.Name), h.Service, h.TPM, h.EK, h.AK)
 	}
@@ -178,13 +179,15 @@ func (p *program) trustCheckEK(c *cli.Context) error {
 func (p *program) trustImportCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "import",
-		Usage:     "put certificates of TPM makers into the trust file",
+		Usage:     "put certificates and revocation lists of TPM makers into the trust file",
 		ArgsUsage: "FILE...",
 		Description: "Self-signed certificates become roots: compare the fingerprints that are printed with those that the maker\n" +
-			"publishes. Others become intermediates, which are trusted for nothing. The certificates are copied beside the\n" +
-			"trust file.",
+			"publishes. Others become intermediates, which are trusted for nothing. A revocation list (CRL, DER or PEM, one in a\n" +
+			"file) must be signed by an issuer that is there by then, and takes the place of an older one. All are copied beside\n" +
+			"the trust file.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "trust", EnvVars: env("trust"), Usage: "`FILE` that is added to; made if it is not there (mandatory)"},
+			&cli.StringFlag{Name: "now", Usage: "`TIME` (RFC 3339) at which a revocation list is looked at; default: now"},
 		},
 		Action: p.trustImport,
 	}
@@ -193,10 +196,30 @@ func (p *program) trustImportCommand() *cli.Command {
 func (p *program) trustImport(c *cli.Context) error {
 	path := c.String("trust")
 	if path == "" || c.NArg() == 0 {
-		return usagef("trust import needs --trust and at least one file of certificates")
+		return usagef("trust import needs --trust and at least one file of certificates or a revocation list")
+	}
+	now := p.now()
+	if text := c.String("now"); text != "" {
+		var err error
+		if now, err = parseTime("now", text); err != nil {
+			return err
+		}
 	}
 	var certs []*x509.Certificate
+	var crls []*x509.RevocationList
 	for _, name := range c.Args().Slice() {
+		data, err := readFile(name, maxCRLFile)
+		if err != nil {
+			return usage(err)
+		}
+		if isCRL(data) {
+			l, err := parseCRL(data)
+			if err != nil {
+				return usagef("%s: %w", name, err)
+			}
+			crls = append(crls, l)
+			continue
+		}
 		list, err := readCertificates(name)
 		if err != nil {
 			return usage(err)
@@ -208,7 +231,10 @@ func (p *program) trustImport(c *cli.Context) error {
 		}
 		certs = append(certs, list...)
 	}
-	return usage(p.addCertificates(path, certs))
+	if err := p.addCertificates(path, certs); err != nil {
+		return usage(err)
+	}
+	return usage(p.addCRLs(path, crls, now))
 }
 
 // addCertificates copies certificates beside a trust file and names them in it.

@@ -82,6 +82,9 @@ func mint() (*minted, error) {
 	}
 	m.files["root.pem"], m.files["issuer.pem"] = pemOf(w.Maker.Root.Raw), pemOf(w.Maker.Issuer.Raw)
 	m.files["ek.pem"] = pemOf(w.Host.Cert)
+	if err := m.lists(); err != nil {
+		return nil, err
+	}
 	host := opts.Anchors.Hosts[0]
 	m.files["trust.yaml"] = fmt.Appendf(nil, "apiVersion: %s\nkind: Trust\nroots: [root.pem]\nhosts:\n  - name: %s\n    ek: %s\n    ak: %s\n", policy.APIVersion, host.Name, host.EK, host.AK)
 	report, err := verify.Evidence(m.files["good.json"], opts)
@@ -90,6 +93,35 @@ func mint() (*minted, error) {
 	}
 	m.files["policy.yaml"], err = policy.Learn([]*verify.Report{report}, policy.LearnOptions{Name: "web-tier"})
 	return m, err
+}
+
+// lists makes revocation lists of the maker's: of the issuer numbers 5 and 4, number 6
+// that ended, number 7 with the host's certificate and number 8 by an impostor.
+func (m *minted) lists() error {
+	now := m.world.Now
+	impostor, err := testlab.NewMaker("Example Silicon", "impostor", now)
+	if err != nil {
+		return err
+	}
+	revoked := func(l *x509.RevocationList) {
+		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(3), RevocationTime: now.AddDate(0, 0, -3), ReasonCode: 1}}
+	}
+	for _, l := range []struct {
+		name   string
+		maker  *testlab.Maker
+		root   bool
+		number int64
+		edit   func(*x509.RevocationList)
+	}{
+		{"root.crl", m.world.Maker, true, 1, nil}, {"issuer.crl", m.world.Maker, false, 5, nil}, {"old.crl", m.world.Maker, false, 4, nil},
+		{"stale.crl", m.world.Maker, false, 6, func(l *x509.RevocationList) { l.NextUpdate = now.Add(-time.Hour) }},
+		{"revoked.crl", m.world.Maker, false, 7, revoked}, {"impostor.crl", impostor, false, 8, nil},
+	} {
+		if m.files[l.name], err = l.maker.CRL(l.root, l.number, now, l.edit); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func pemOf(der []byte) []byte {
@@ -115,7 +147,7 @@ func world(ts *testscript.TestScript, neg bool, args []string) {
 // web serves certificates on loopback, and writes EK certificates that say that
 // their issuer's is there: ek-issuer.pem where it is, ek-missing.pem, ek-other.pem
 // and ek-page.pem where there is none, another one and none at all, ek-loop.pem,
-// ek-silent.pem, ek-nowhere.pem, and ek-root.pem, whose issuer is a root.
+// ek-silent.pem, ek-nowhere.pem, ek-crl.pem with revocation lists too, ek-nocrl.pem whose list is missing, and ek-root.pem, whose issuer is a root.
 func web(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: web")
@@ -133,6 +165,9 @@ func web(ts *testscript.TestScript, neg bool, args []string) {
 	answer("/root", root.Raw)
 	answer("/other", w.Maker.Root.Raw)
 	answer("/page", []byte("<html>moved</html>"))
+	list, err := w.Maker.CRL(false, 1, time.Now(), nil)
+	ts.Check(err)
+	answer("/list", list)
 	mux.Handle("/loop", http.RedirectHandler("/loop", http.StatusFound))
 	mux.HandleFunc("/silent", func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -142,9 +177,14 @@ func web(ts *testscript.TestScript, neg bool, args []string) {
 	})
 	server := httptest.NewServer(mux)
 	ts.Defer(func() { close(silence); server.Close() })
-	for _, name := range []string{"issuer", "missing", "other", "page", "loop", "silent", "nowhere"} {
+	for _, name := range []string{"issuer", "missing", "other", "page", "loop", "silent", "nowhere", "crl", "nocrl"} {
 		cert, err := w.Maker.EKCertificate(w.Host.EK, time.Now(), func(c *x509.Certificate) {
-			if name != "nowhere" {
+			switch name {
+			case "nowhere":
+			case "crl", "nocrl":
+				c.IssuingCertificateURL = []string{server.URL + "/issuer"}
+				c.CRLDistributionPoints = []string{"ldap://directory.example/list", server.URL + map[string]string{"crl": "/list", "nocrl": "/page"}[name]}
+			default:
 				c.IssuingCertificateURL = []string{"ldap://directory.example/issuer", server.URL + "/" + name}
 			}
 		})

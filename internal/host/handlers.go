@@ -3,6 +3,7 @@ package host
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -41,7 +42,7 @@ func (s *Server) identity(*http.Request) (*Identity, error) {
 	id := &Identity{
 		Name:      s.cfg.Name,
 		TPM:       s.cfg.Keys.Info,
-		EK:        quote.EK{Public: s.cfg.Keys.EK.Public, Certificates: s.cfg.Keys.Certificates, Chain: s.cfg.Keys.Chain},
+		EK:        quote.EK{Public: s.cfg.Keys.EK.Public, Certificates: s.cfg.Keys.Certificates, Chain: s.cfg.Keys.Chain, CRLs: s.crls()},
 		AK:        s.cfg.Keys.AK.Public,
 		Selection: s.cfg.Selection,
 	}
@@ -49,6 +50,36 @@ func (s *Server) identity(*http.Request) (*Identity, error) {
 		id.EventLog = l.etag
 	}
 	return id, nil
+}
+
+// crls reads the revocation lists, which somebody renews while the service runs. One
+// that cannot be read is left out, as the host's guests need the rest.
+func (s *Server) crls() (lists [][]byte) {
+	for _, path := range s.cfg.CRLs {
+		der, err := readCRL(path)
+		if err != nil {
+			if s.cfg.Log != nil {
+				s.cfg.Log(fmt.Sprintf("revocation list left out: %v", err))
+			}
+			continue
+		}
+		lists = append(lists, der)
+	}
+	return lists
+}
+
+func readCRL(path string) ([]byte, error) {
+	data, err := guest.ReadLog(path, 2*quote.MaxCRL) // PEM is longer
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(data); block != nil {
+		data = block.Bytes
+	}
+	if _, err := quote.ParseCRL(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return data, nil
 }
 
 // activate is POST /v1/activate. The credential can only be for this host's EK and

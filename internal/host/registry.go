@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/x509"
-	"encoding/asn1"
 	"encoding/binary"
 	"encoding/pem"
 	"errors"
@@ -243,11 +242,11 @@ func certificateKey(der []byte) (crypto.PublicKey, error) {
 // parseCertificate reads an EK certificate, which may have filling bytes behind it
 // as TPMs' NV memory has.
 func parseCertificate(der []byte) (*x509.Certificate, error) {
-	var outer asn1.RawValue
-	if _, err := asn1.Unmarshal(der, &outer); err != nil {
+	der, _, err := quote.SplitCertificate(der)
+	if err != nil {
 		return nil, fmt.Errorf("neither PEM nor a DER certificate: %w", err)
 	}
-	cert, err := x509.ParseCertificate(outer.FullBytes)
+	cert, _, err := quote.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}

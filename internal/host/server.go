@@ -34,6 +34,8 @@ type Config struct {
 	EventLog string // path; empty: none
 	IMA      string // path; empty: none
 
+	CRLs []string // paths of revocation lists of the EK certificate's issuers, DER or PEM; may be empty
+
 	TLS    *tls.Config // for TCP listeners; nil when there are none
 	Limits Limits
 

@@ -9,7 +9,7 @@ import (
 // Limits of what travels. The logs have the limits of package quote.
 const (
 	maxRequest  = 16 << 10 // a session token with the public area of an EK in it
-	maxIdentity = 2 << 20  // quote.MaxCertificates of quote.MaxCertificate bytes in base64
+	maxIdentity = 16 << 20 // quote.MaxCertificates of quote.MaxCertificate bytes and quote.MaxCRLs of quote.MaxCRL in base64
 	maxAnswer   = 64 << 10 // any other JSON: three banks of 24 PCRs are 10 KiB
 )
 

@@ -22,6 +22,7 @@ metadata: {name: whole, description: all there is, expires: 2030-01-01T00:00:00Z
 trust:
   hosts: any-with-known-maker
   roots: [builtin]
+  revocation: require
   guests: {accept: [vouched]}
   link: {minimum: nonce-only}
   xen: {labels: [label], groups: [%[1]s], groupKeys: [%[1]s]}

@@ -223,6 +223,6 @@ func checks(ids []string, prefix string) []string {
 
 // Vectors returns all vectors, in an order that does not change.
 func Vectors() []Vector {
-	return slices.Concat(goodVectors(), quoteVectors(), signerVectors(), pcrVectors(), keyVectors(), ekVectors(),
+	return slices.Concat(goodVectors(), quoteVectors(), signerVectors(), pcrVectors(), keyVectors(), ekVectors(), revocationVectors(),
 		linkVectors(), keylimeVectors(), contextVectors(), eventLogVectors(), imaVectors(), formatVectors(), xenVectors(), xenKeyVectors())
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
+	"errors"
 	"time"
 
 	"github.com/deepattest/deepattest/quote"
@@ -33,7 +34,67 @@ func ekVectors() []Vector {
 	filling := shown("CertTrailingFF", "the certificate is read with the unwritten rest of its NV index, as some TPMs give it",
 		func(ek *quote.EK) { ek.Certificates[0] = append(bytes.Clone(ek.Certificates[0]), 0xFF, 0xFF, 0xFF) })
 	filling.Fails, filling.Warns = nil, []string{"host.log.repaired"}
+	const ended = "the certificate ended yesterday"
+	end := func(w *World, c *x509.Certificate) { c.NotAfter = w.Now.AddDate(0, 0, -1) }
+	expired := certificate("Expired", ended+"; the host is enrolled, so that only warns", end)
+	expired.Fails, expired.Warns = nil, []string{"host.ek.chain"}
+	expiredAny := certificate("ExpiredAnyHost", ended+", and any host will do that has one", end)
+	expiredAny.change = after(expiredAny.change, (*Scene).anyHost)
+	expiredTampered := certificate("ExpiredTampered", ended+", and one bit of its signature is changed: that the host is enrolled makes no such certificate good", end)
+	expiredTampered.change = after(expiredTampered.change, func(s *Scene) error {
+		ek := &s.Bundle.Host.EK
+		ek.Certificates[0] = flipped(ek.Certificates[0], len(ek.Certificates[0])-1)
+		return nil
+	})
+	serial := func(name, comment string, octets ...byte) Vector {
+		return Vector{
+			Name: "EKCert" + name, Comment: comment, Flags: []string{"EKCertificate"}, Warns: []string{"host.log.repaired"},
+			change: func(s *Scene) (err error) {
+				m := s.World.Host
+				if m.Cert, err = s.World.Maker.withSerial(m.Cert, octets...); err != nil {
+					return err
+				}
+				return s.rebuild()
+			},
+		}
+	}
+	unsigned := serial("SerialRewritten", "zeros were put before the certificate's serial number, which its signature covers")
+	unsigned.Fails, unsigned.Warns = []string{"host.ek.chain"}, nil
+	unsigned.change = func(s *Scene) error {
+		padded, err := s.World.Maker.withSerial(s.World.Host.Cert, 0, 0, 3)
+		if err != nil {
+			return err
+		}
+		// The signature of the certificate with the number as it was.
+		genuine, err := x509.ParseCertificate(s.World.Host.Cert)
+		if err != nil {
+			return err
+		}
+		var cert struct {
+			TBS, Algorithm asn1.RawValue
+			Signature      asn1.BitString
+		}
+		if _, err := asn1.Unmarshal(padded, &cert); err != nil {
+			return err
+		}
+		cert.Signature = asn1.BitString{Bytes: genuine.Signature, BitLength: 8 * len(genuine.Signature)}
+		s.Bundle.Host.EK.Certificates[0], err = asn1.Marshal(cert)
+		return err
+	}
+	unwrapped := shown("CertWrapped", "the certificate is in the wrapper of a TPM 1.2's NV memory", func(ek *quote.EK) { ek.Certificates[0] = wrapped(ek.Certificates[0]) })
+	unwrapped.Fails = nil
 	return []Vector{
+		serial("SerialLeadingZeros", "the certificate's serial number has leading zeros, as makers have issued them", 0, 0, 0x11, 0x22),
+		serial("SerialNegative", "the certificate's serial number is negative, as makers have issued them", 0xFF, 0x11, 0x22),
+		unsigned, unwrapped,
+		shown("CertWrapperTooShort", "the certificate is longer than its wrapper says", func(ek *quote.EK) {
+			ek.Certificates[0] = wrapped(ek.Certificates[0])
+			ek.Certificates[0][4]--
+		}),
+		shown("CertWrapperPartial", "the wrapper says that it holds a part of a certificate only", func(ek *quote.EK) {
+			ek.Certificates[0] = wrapped(ek.Certificates[0])
+			ek.Certificates[0][2] = 1
+		}),
 		{
 			Name: "EKUnknownRoot", Comment: "a software TPM: its certificate is by another CA, which calls itself as the maker does",
 			Flags: []string{"SoftwareTPM"}, Fails: []string{"host.ek.chain"},
@@ -70,7 +131,7 @@ func ekVectors() []Vector {
 				return err
 			},
 		},
-		certificate("Expired", "the certificate ended yesterday", func(w *World, c *x509.Certificate) { c.NotAfter = w.Now.AddDate(0, 0, -1) }),
+		expired, expiredAny, expiredTampered,
 		certificate("NotYetValid", "the certificate begins tomorrow", func(w *World, c *x509.Certificate) { c.NotBefore = w.Now.AddDate(0, 0, 1) }),
 		certificate("WrongEKU", "the certificate is for attestation keys", func(_ *World, c *x509.Certificate) {
 			c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{2, 23, 133, 8, 3}} // tcg-kp-AIKCertificate
@@ -115,10 +176,7 @@ func ekVectors() []Vector {
 			Name: "EKCertMissingAnyHost", Comment: "no certificate is shown, and any host will do that has one",
 			Flags: []string{"Unanchored"}, Undecided: []string{"host.ek.chain"},
 			change: func(s *Scene) error {
-				h := s.Options.Anchors.Hosts[0]
-				s.Options.Anchors.Activated = []verify.Activation{{EK: h.EK, AK: h.AK}}
-				s.Options.Anchors.Hosts, s.Options.AnyHost = nil, true
-				return s.noCertificate()
+				return errors.Join(s.anyHost(), s.noCertificate())
 			},
 		},
 		{
@@ -146,6 +204,24 @@ func ekVectors() []Vector {
 			Name: "NoRoots", Comment: "the tenant enrolled the host's endorsement key and gives no roots",
 			change: func(s *Scene) error { s.Options.Anchors.Roots = nil; return nil },
 		},
+	}
+}
+
+// anyHost accepts every host of a known maker, and has no list of them.
+func (s *Scene) anyHost() error {
+	h := s.Options.Anchors.Hosts[0]
+	s.Options.Anchors.Activated = []verify.Activation{{EK: h.EK, AK: h.AK}}
+	s.Options.Anchors.Hosts, s.Options.AnyHost = nil, true
+	return nil
+}
+
+// after makes one change after the other.
+func after(first, second func(*Scene) error) func(*Scene) error {
+	return func(s *Scene) error {
+		if err := first(s); err != nil {
+			return err
+		}
+		return second(s)
 	}
 }
 

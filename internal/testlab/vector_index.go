@@ -53,6 +53,9 @@ type VectorOptions struct {
 	UnsafeAny     bool            `json:"unsafeAnyChallenge"`
 	Intermediates [][]byte        `json:"intermediates"` // DER
 
+	CRLs              [][]byte `json:"crls,omitempty"` // DER
+	RequireRevocation bool     `json:"requireRevocation,omitempty"`
+
 	Registered []vectorRegistration `json:"registered"`
 	Xen        *vectorXen           `json:"xen,omitempty"`
 }
@@ -113,13 +116,16 @@ type vectorPrevious struct {
 func newVectorOptions(o verify.Options) VectorOptions {
 	v := VectorOptions{
 		Challenge: o.Challenge, Now: o.Now, AnyHost: o.AnyHost, VM: o.VM, LinkMinimum: o.LinkMinimum,
-		UnsafeAny: o.UnsafeAnyChallenge, Host: vectorExpect(o.Host), Guest: vectorExpect(o.Guest),
+		RequireRevocation: o.RequireRevocation, UnsafeAny: o.UnsafeAnyChallenge, Host: vectorExpect(o.Host), Guest: vectorExpect(o.Guest),
 	}
 	for _, c := range o.Anchors.Roots {
 		v.Roots = append(v.Roots, c.Raw)
 	}
 	for _, c := range o.Anchors.Intermediates {
 		v.Intermediates = append(v.Intermediates, c.Raw)
+	}
+	for _, l := range o.Anchors.CRLs {
+		v.CRLs = append(v.CRLs, l.Raw)
 	}
 	for _, h := range o.Anchors.Hosts {
 		v.Hosts = append(v.Hosts, vectorHost(h))
@@ -147,7 +153,7 @@ func newVectorOptions(o verify.Options) VectorOptions {
 func (v *VectorOptions) options() (verify.Options, error) {
 	o := verify.Options{
 		Challenge: v.Challenge, Now: v.Now, AnyHost: v.AnyHost, VM: v.VM, LinkMinimum: v.LinkMinimum,
-		UnsafeAnyChallenge: v.UnsafeAny, Host: verify.Expect(v.Host), Guest: verify.Expect(v.Guest),
+		RequireRevocation: v.RequireRevocation, UnsafeAnyChallenge: v.UnsafeAny, Host: verify.Expect(v.Host), Guest: verify.Expect(v.Guest),
 	}
 	var err error
 	if o.Anchors.Roots, err = certificates(v.Roots); err != nil {
@@ -155,6 +161,13 @@ func (v *VectorOptions) options() (verify.Options, error) {
 	}
 	if o.Anchors.Intermediates, err = certificates(v.Intermediates); err != nil {
 		return o, fmt.Errorf("intermediates: %w", err)
+	}
+	for i, der := range v.CRLs {
+		l, err := quote.ParseCRL(der)
+		if err != nil {
+			return o, fmt.Errorf("crls: %d: %w", i, err)
+		}
+		o.Anchors.CRLs = append(o.Anchors.CRLs, l)
 	}
 	for _, h := range v.Hosts {
 		o.Anchors.Hosts = append(o.Anchors.Hosts, verify.EnrolledHost(h))

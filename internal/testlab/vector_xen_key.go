@@ -122,8 +122,16 @@ func xenKeyVectors() []Vector {
 		Name: "EKPlainKey", Comment: "an EK certificate with an rsaEncryption key, as later makers wrote it",
 	}, func(s *XenScene) error { return s.certify(XenCertOptions{Plain: true}) })
 	add(Vector{
-		Name: "EKExpired", Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"}, Comment: "the EK certificate has run out",
+		Name: "EKExpired", Flags: []string{"EKCertificate"}, Warns: []string{"host.ek.chain"},
+		Comment: "the EK certificate has run out; the host is enrolled, so that only warns",
 	}, func(s *XenScene) error { return s.certify(XenCertOptions{NotAfter: now.AddDate(-3, 0, 0)}) })
+	add(Vector{
+		Name: "EKExpiredAnyHost", Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
+		Comment: "the EK certificate has run out, and any host of a known maker will do",
+	}, func(s *XenScene) error {
+		s.Options.AnyHost = true
+		return s.certify(XenCertOptions{NotAfter: now.AddDate(-3, 0, 0)})
+	})
 	add(Vector{
 		Name: "EKExpiredAccepted", Comment: "the same, and the policy takes it as it was on its last day",
 	}, func(s *XenScene) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -18,7 +19,7 @@ import (
 // below it that signs EK certificates.
 type Maker struct {
 	Root, Issuer *x509.Certificate
-	key          crypto.Signer // the issuer's
+	rootKey, key crypto.Signer // the issuer's is key
 }
 
 // NewMaker makes an authority. The name is in its certificates, the seed decides
@@ -32,7 +33,7 @@ func NewMaker(name, seed string, now time.Time) (*Maker, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Maker{key: issuer.Signer}
+	m := &Maker{rootKey: root.Signer, key: issuer.Signer}
 	template := func(role string, serial int64) *x509.Certificate {
 		return &x509.Certificate{
 			SerialNumber: big.NewInt(serial), Subject: pkix.Name{Organization: []string{name}, CommonName: name + " TPM " + role},
@@ -76,6 +77,56 @@ func (m *Maker) EKCertificate(ek *Key, now time.Time, edit func(*x509.Certificat
 		return nil, err
 	}
 	return bytes.Clone(c.Raw), nil
+}
+
+// CRL is a revocation list of the issuer's, or of the root's, that ends a week after
+// now. edit may change the template.
+func (m *Maker) CRL(byRoot bool, number int64, now time.Time, edit func(*x509.RevocationList)) ([]byte, error) {
+	template := &x509.RevocationList{Number: big.NewInt(number), ThisUpdate: now.AddDate(0, 0, -1), NextUpdate: now.AddDate(0, 0, 7)}
+	if edit != nil {
+		edit(template)
+	}
+	issuer, key := m.Issuer, m.key
+	if byRoot {
+		issuer, key = m.Root, m.rootKey
+	}
+	return x509.CreateRevocationList(nil, template, issuer, key)
+}
+
+// withSerial is an EK certificate of the maker with the content octets of another
+// serial number, which crypto/x509 would not issue.
+func (m *Maker) withSerial(der []byte, octets ...byte) ([]byte, error) {
+	var cert struct {
+		TBS       asn1.RawValue
+		Algorithm asn1.RawValue
+		Signature asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(der, &cert); err != nil {
+		return nil, err
+	}
+	var fields []asn1.RawValue
+	if _, err := asn1.Unmarshal(cert.TBS.FullBytes, &fields); err != nil {
+		return nil, err
+	}
+	fields[1] = asn1.RawValue{Tag: asn1.TagInteger, Bytes: octets} // after the version
+	tbs, err := asn1.Marshal(fields)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(tbs)
+	sig, err := m.key.Sign(nil, sum[:], crypto.SHA256)
+	if err != nil {
+		return nil, err
+	}
+	cert.TBS, cert.Signature = asn1.RawValue{FullBytes: tbs}, asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}
+	return asn1.Marshal(cert)
+}
+
+// wrapped puts a certificate into the wrapper of a TPM 1.2's NV memory: see
+// quote.SplitCertificate.
+func wrapped(der []byte) []byte {
+	n := len(der) + 2
+	return append([]byte{0x10, 0x01, 0x00, byte(n >> 8), byte(n), 0x10, 0x02}, der...)
 }
 
 // issue signs without randomness, so that the same certificate has the same bytes

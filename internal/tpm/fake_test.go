@@ -395,6 +395,8 @@ func TestCertificatesIn(t *testing.T) {
 	}{
 		{nvRSA2048Certificate, a, [][]byte{a}},
 		{nvRSA2048Certificate, append(bytes.Clone(a), 0xff), [][]byte{append(bytes.Clone(a), 0xff)}},
+		{nvRSA2048Certificate, unhex("1001000007" + "10023003020105ff"), [][]byte{unhex("1001000007" + "10023003020105ff")}}, // a TPM 1.2's wrapper
+		{nvChainFirst, append(unhex("1001000007"+"10023003020105"), b...), [][]byte{a, b}},
 		{nvRSA2048Certificate, unhex("0023000b000300b2"), nil}, // a template
 		{nvRSA2048Certificate, nil, nil},
 		{nvChainFirst, append(bytes.Clone(a), b...), [][]byte{a, b}},

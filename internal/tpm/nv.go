@@ -3,11 +3,12 @@ package tpm
 import (
 	"context"
 	"crypto/x509"
-	"encoding/asn1"
 	"errors"
 	"fmt"
 
 	"github.com/google/go-tpm/tpm2"
+
+	"github.com/deepattest/deepattest/quote"
 )
 
 // ErrNoCertificate reports that the TPM holds no certificate for a key.
@@ -41,19 +42,19 @@ type Certificate struct {
 // Chain reports whether this is a certificate of an issuer, not of the EK.
 func (c Certificate) Chain() bool { return nvChainFirst <= c.Index && c.Index <= nvChainLast }
 
-// Trimmed returns the certificate without filling bytes behind it, by the length
-// that its outer SEQUENCE states; DER itself when there is no such SEQUENCE.
+// Trimmed returns the certificate without wrapper and filling bytes (see
+// quote.SplitCertificate); DER itself when there is none in it.
 func (c Certificate) Trimmed() []byte {
-	var outer asn1.RawValue
-	if _, err := asn1.Unmarshal(c.DER, &outer); err != nil || outer.Tag != asn1.TagSequence {
+	cert, _, err := quote.SplitCertificate(c.DER)
+	if err != nil {
 		return c.DER
 	}
-	return outer.FullBytes
+	return cert
 }
 
 // Parse reads the trimmed certificate.
 func (c Certificate) Parse() (*x509.Certificate, error) {
-	cert, err := x509.ParseCertificate(c.Trimmed())
+	cert, _, err := quote.ParseCertificate(c.Trimmed())
 	if err != nil {
 		return nil, fmt.Errorf("certificate in NV index 0x%08x: %w", c.Index, err)
 	}
@@ -110,17 +111,22 @@ func (t *TPM) EKCertificate(ctx context.Context, ek *EK) (Certificate, error) {
 // certificate is something else: high range templates, or filling bytes.
 func certificatesIn(index uint32, data []byte) []Certificate {
 	var certs []Certificate
-	for len(data) > 1 && data[0] == 0x30 {
+	for startsCertificate(data) {
 		c := Certificate{Index: index, DER: data}
 		certs = append(certs, c)
-		rest := data[len(c.Trimmed()):]
-		if !c.Chain() || len(rest) == 0 || rest[0] != 0x30 {
+		_, rest, err := quote.SplitCertificate(data)
+		if err != nil || !c.Chain() || !startsCertificate(rest) {
 			break
 		}
 		certs[len(certs)-1].DER = c.Trimmed()
 		data = rest
 	}
 	return certs
+}
+
+// startsCertificate looks for a SEQUENCE or the wrapper of a TPM 1.2.
+func startsCertificate(b []byte) bool {
+	return len(b) > 1 && (b[0] == 0x30 || b[0] == 0x10 && b[1] == 0x01)
 }
 
 // nvIndices lists the NV indices of the EK range that are defined.
