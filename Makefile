@@ -9,6 +9,8 @@
 #   make lint     format, static analysis, this module's own rules, stale files
 #   make docs     write CHECKS.md and docs/deepattest.1 again
 #   make soundness   evidence of honest sessions in every mixture: none but their own is trusted (half an hour)
+#   make recorded DIR=...   real clouds' evidence in a folder of your own, verified and,
+#                 with mutations of it, compared with other verifiers (3 minutes)
 #   make fuzz     every fuzz target for FUZZTIME (default 60s)
 #   make mutate   conditions of quote, verify and policy that no test would miss;
 #                 an hour; minutes with FILES='verify/link.go policy/section.go:40',
@@ -22,7 +24,7 @@ BENCHTIME ?= 1s
 
 CMD = ./cmd/deepattest
 
-.PHONY: build demo test race soundness e2e e2e-quick openstack lint bench fuzz mutate docs vuln clean need
+.PHONY: build demo test race soundness recorded e2e e2e-quick openstack lint bench fuzz mutate docs vuln clean need
 
 # One static program; cmd/deepattest/size_test.go keeps it fit for an initramfs.
 build:
@@ -44,7 +46,15 @@ race: need
 
 # What make test draws a sample of, in full.
 soundness:
-	DEEPATTEST_SOUNDNESS=all $(GO) test -count 1 -timeout 60m -v ./internal/testlab/mix
+	DEEPATTEST_SOUNDNESS=all $(GO) test -count 1 -timeout 60m -v ./internal/testlab/mix ./verify/cloud
+
+ifdef DIR
+recorded:
+	dir="$$(cd '$(DIR)' && pwd)" && DEEPATTEST_RECORDED="$$dir" $(GO) test -count 1 -v -run '^Test(Recorded|Differential)' ./verify/silicon ./verify/cloud
+else
+recorded:
+	@echo "recorded: skipped: DIR names no folder with recorded evidence of real clouds, of which this project holds none"
+endif
 
 e2e:
 	@scripts/need-e2e.sh >/dev/null

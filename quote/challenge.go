@@ -46,6 +46,16 @@ func GuestQualifier(challenge []byte) []byte {
 	return d[:]
 }
 
+// NitroUserData is what a guest puts into the user_data of its NitroTPM document:
+// the 32 bytes of D("nitro-guest/v1", challenge, ak), where ak is the AK's Name. The
+// document's signer sees neither, so that one signed for another challenge or another
+// key cannot be shown for this one; the Name holds the AK's attributes too, which
+// public_key would not.
+func NitroUserData(challenge []byte, ak Hex) []byte {
+	d := Labelled("nitro-guest/v1", challenge, ak)
+	return d[:]
+}
+
 // HostQualifier is the qualifyingData of the host's quote: it commits to a
 // Merkle tree of leaves.
 func HostQualifier(treeSize uint64, root []byte) []byte {

@@ -48,6 +48,7 @@ func TestQualifiers(t *testing.T) {
 		want string
 	}{
 		"guest": {GuestQualifier(sequence(32)), "cd3fc6009fb8460cd3805211d8580959f4cbe4c99f5e4d2e083202e6597e9007"},
+		"nitro": {NitroUserData(sequence(32), name(2)), "10bcc883eeebae3f30c7d967135a0d4de01c0499ffaf280483bd9c81ed266a37"},
 		"host":  {HostQualifier(5, bytes.Repeat([]byte{0xAA}, 32)), "4d86b10ef9e2392fa92d5ac32451a3db3937927a8a1db7369aa2c71f10649d3f"},
 		"leaf":  {link.Leaf(sequence(32)), "eaab01705bf1638a6bcc222c8e11693d45608b55972ace9bc61c99d5cbc5eaa2"},
 	} {

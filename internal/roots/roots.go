@@ -1,9 +1,11 @@
-// Package roots holds the certificates of TPM manufacturers' and processor makers'
-// certification authorities that ship with the program.
+// Package roots holds the certificates of certification authorities that ship with
+// the program: those of TPM manufacturers, of processor makers, and of clouds that
+// vouch for vTPMs.
 //
 // They are a convenience: a caller decides whether to trust them, all of them or
-// those of one vendor, and may use its own instead. PROVENANCE.tsv says where
-// each came from; gen rewrites both it and the certificates.
+// those of one vendor, and may use its own instead. A PROVENANCE.tsv for each of the
+// three says where each came from; gen rewrites the first two and their certificates,
+// that of clouds is written by hand.
 package roots
 
 import (
@@ -16,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,18 +26,19 @@ import (
 //go:generate go run ./gen -package ruby-tpm-key-attestation -out .
 //go:generate go run ./gen -processors -out .
 
-//go:embed PROVENANCE.tsv certs processors
+//go:embed PROVENANCE.tsv certs processors clouds
 var files embed.FS
 
 // Tables of what is embedded.
 const (
 	makersTable     = "PROVENANCE.tsv"
 	processorsTable = "processors/PROVENANCE.tsv"
+	cloudsTable     = "clouds/PROVENANCE.tsv"
 )
 
-// Certificate is a manufacturer's CA certificate with its place in this package.
+// Certificate is an authority's certificate with its place in this package.
 type Certificate struct {
-	Vendor string // as the source names it: "AMD", "Infineon", ...
+	Vendor string // as the source names it: "AMD", "Infineon", ...; or the cloud
 	File   string // path under this package: "certs/amd/amd-ftpm-ecc-rootca.pem"
 	Cert   *x509.Certificate
 }
@@ -66,6 +70,31 @@ func Builtin() (anchors, intermediates []Certificate, err error) { return read(m
 // clouds do not always hand over. It is apart from Builtin because a processor's
 // root vouches for no TPM, and the other way round.
 func Processors() (anchors, intermediates []Certificate, err error) { return read(processorsTable) }
+
+// Cloud names a cloud as clouds/PROVENANCE.tsv does.
+type Cloud string
+
+// The clouds whose authorities are embedded.
+const (
+	AWS    Cloud = "aws"    // NitroTPM attestation documents
+	Azure  Cloud = "azure"  // certificates of vTPM attestation keys
+	Google Cloud = "google" // the same
+)
+
+// OfCloud is Builtin for one cloud. An authority of one says nothing about machines of
+// another, so that there is no call for all of them.
+func OfCloud(c Cloud) (anchors, intermediates []Certificate, err error) {
+	anchors, intermediates, err = read(cloudsTable)
+	if err != nil {
+		return nil, nil, err
+	}
+	others := func(x Certificate) bool { return x.Vendor != string(c) }
+	anchors, intermediates = slices.DeleteFunc(anchors, others), slices.DeleteFunc(intermediates, others)
+	if len(anchors) == 0 {
+		return nil, nil, fmt.Errorf("no built-in certificates of cloud %q: want aws, azure or google", c)
+	}
+	return anchors, intermediates, nil
+}
 
 func read(table string) (anchors, intermediates []Certificate, err error) {
 	rows, err := provenance(table)
@@ -102,18 +131,18 @@ func load(row row) (*x509.Certificate, error) {
 		return nil, errors.New("not exactly one PEM certificate")
 	}
 	if sum := sha256.Sum256(block.Bytes); hex.EncodeToString(sum[:]) != row.SHA256 {
-		return nil, fmt.Errorf("SHA-256 %x, want %s as in PROVENANCE.tsv", sum, row.SHA256)
+		return nil, fmt.Errorf("SHA-256 %x, want %s as in the table", sum, row.SHA256)
 	}
 	return x509.ParseCertificate(block.Bytes)
 }
 
-// Roles in PROVENANCE.tsv; anything else is a reason for leaving a file out.
+// Roles in the tables; anything else is a reason for leaving a file out.
 const (
 	roleAnchor       = "anchor"
 	roleIntermediate = "intermediate"
 )
 
-// row is one line of PROVENANCE.tsv.
+// row is one line of a table.
 type row struct {
 	Role, Vendor, File, Source, SHA256, NotBefore, NotAfter, Subject, Note string
 }

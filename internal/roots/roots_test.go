@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -21,7 +22,20 @@ func builtin(t *testing.T) (anchors, intermediates []Certificate) {
 	return anchors, intermediates
 }
 
-// everything is what Builtin and Processors return.
+// clouds returns the certificates of every cloud.
+func clouds(t *testing.T) (anchors, intermediates []Certificate) {
+	t.Helper()
+	for _, c := range []Cloud{AWS, Azure, Google} {
+		a, i, err := OfCloud(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		anchors, intermediates = append(anchors, a...), append(intermediates, i...)
+	}
+	return anchors, intermediates
+}
+
+// everything is what Builtin, Processors and OfCloud return.
 func everything(t *testing.T) (anchors, intermediates []Certificate) {
 	t.Helper()
 	anchors, intermediates = builtin(t)
@@ -29,11 +43,13 @@ func everything(t *testing.T) (anchors, intermediates []Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	anchors, intermediates = append(anchors, a...), append(intermediates, i...)
+	a, i = clouds(t)
 	return append(anchors, a...), append(intermediates, i...)
 }
 
 func TestProvenanceEqualsFiles(t *testing.T) {
-	for table, folder := range map[string]string{makersTable: "certs", processorsTable: "processors"} {
+	for table, folder := range map[string]string{makersTable: "certs", processorsTable: "processors", cloudsTable: "clouds"} {
 		rows, err := provenance(table)
 		if err != nil {
 			t.Fatal(err)
@@ -60,17 +76,16 @@ func TestProvenanceEqualsFiles(t *testing.T) {
 	}
 }
 
-// Every field of PROVENANCE.tsv must be what the certificate says.
+// Every field of the tables must be what the certificate says.
 func TestProvenanceEqualsCertificates(t *testing.T) {
-	rows, err := provenance(makersTable)
-	if err != nil {
-		t.Fatal(err)
+	var rows []row
+	for _, table := range []string{makersTable, processorsTable, cloudsTable} {
+		more, err := provenance(table)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows = append(rows, more...)
 	}
-	more, err := provenance(processorsTable)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows = append(rows, more...)
 	anchors, intermediates := everything(t)
 	byFile := make(map[string]Certificate)
 	for _, c := range append(anchors, intermediates...) {
@@ -82,7 +97,7 @@ func TestProvenanceEqualsCertificates(t *testing.T) {
 		}
 		c := byFile[r.File]
 		if c.Cert == nil {
-			t.Errorf("%s: role %q, and not in Builtin", r.File, r.Role)
+			t.Errorf("%s: role %q, and not loaded", r.File, r.Role)
 			continue
 		}
 		sum := sha256.Sum256(c.Cert.Raw)
@@ -90,7 +105,7 @@ func TestProvenanceEqualsCertificates(t *testing.T) {
 			c.Cert.NotBefore.UTC().Format(time.DateOnly), c.Cert.NotAfter.UTC().Format(time.DateOnly),
 			c.Cert.Subject.String(), r.Note}
 		if got != r {
-			t.Errorf("PROVENANCE.tsv says\n%+v\nthe certificate says\n%+v", r, got)
+			t.Errorf("the table says\n%+v\nthe certificate says\n%+v", r, got)
 		}
 	}
 }
@@ -107,6 +122,32 @@ func TestBuiltinCount(t *testing.T) {
 	for _, v := range []string{"AMD", "Infineon", "Intel", "Microsoft", "Nuvoton", "STMicro"} {
 		if !vendors[v] {
 			t.Errorf("no anchor of %s", v)
+		}
+	}
+}
+
+// A cloud's authorities are for its own machines only.
+func TestCloudsAreApart(t *testing.T) {
+	for c, want := range map[Cloud][2]int{AWS: {1, 0}, Azure: {2, 2}, Google: {1, 0}} {
+		anchors, intermediates, err := OfCloud(c)
+		if err != nil || len(anchors) != want[0] || len(intermediates) != want[1] {
+			t.Errorf("%s: %d anchors, %d intermediates, %v: want %v", c, len(anchors), len(intermediates), err, want)
+		}
+		for _, x := range append(anchors, intermediates...) {
+			if x.Vendor != string(c) {
+				t.Errorf("%s is among those of %s", x.File, c)
+			}
+		}
+	}
+	makers, _ := builtin(t)
+	for _, m := range makers {
+		if strings.HasPrefix(m.File, "clouds/") {
+			t.Errorf("%s is among the makers of TPMs", m.File)
+		}
+	}
+	for _, c := range []Cloud{"", "AWS", "oracle"} {
+		if _, _, err := OfCloud(c); err == nil {
+			t.Errorf("cloud %q has certificates", c)
 		}
 	}
 }

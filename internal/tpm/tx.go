@@ -231,6 +231,14 @@ func commandName(command []byte) string {
 		return "TPM2_NV_ReadPublic"
 	case tpm2.TPMCCNVRead:
 		return "TPM2_NV_Read"
+	case tpm2.TPMCCNVWrite:
+		return "TPM2_NV_Write"
+	case tpm2.TPMCCNVDefineSpace:
+		return "TPM2_NV_DefineSpace"
+	case tpm2.TPMCCNVUndefineSpace:
+		return "TPM2_NV_UndefineSpace"
+	case ccNSMRequest:
+		return "AWS_NSM_Request"
 	case tpm2.TPMCCStartAuthSession:
 		return "TPM2_StartAuthSession"
 	case tpm2.TPMCCPolicySecret:
