@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -15,11 +16,8 @@ type measured struct {
 	rests        quote.Rests
 }
 
-// Limits of one comparison, which a hostile log could make long.
-const (
-	maxAlign   = 1 << 20 // cells of the table that finds what two lists have in common
-	maxChanges = 64      // listed for one PCR
-)
+// maxChanges bounds what is listed for one PCR: a hostile log could make it long.
+const maxChanges = 64
 
 // change is a difference between two lists; from or to is nil where one of them
 // has nothing.
@@ -41,43 +39,11 @@ func align(from, to []measured) []change {
 	}
 	var list []change
 	i, j := 0, 0
-	for _, match := range common(from, to, func(a, b *measured) bool { return bytes.Equal(a.digest, b.digest) }) {
+	for _, match := range wording.Common(from, to, func(a, b *measured) bool { return bytes.Equal(a.digest, b.digest) }) {
 		list = append(list, pair(from[i:match[0]], to[j:match[1]])...)
 		i, j = match[0]+1, match[1]+1
 	}
 	return append(list, pair(from[i:], to[j:])...)
-}
-
-// common returns the places of a longest common subsequence. Lists too long for the
-// table have nothing in common.
-func common[E any](from, to []E, same func(a, b *E) bool) (matches [][2]int) {
-	n, m := len(from), len(to)
-	if n == 0 || m == 0 || n > maxAlign/m {
-		return nil
-	}
-	longest := make([]int32, (n+1)*(m+1)) // of from[i:] and to[j:], at i*(m+1)+j
-	for i := n - 1; i >= 0; i-- {
-		for j := m - 1; j >= 0; j-- {
-			at := i*(m+1) + j
-			if same(&from[i], &to[j]) {
-				longest[at] = longest[at+m+2] + 1
-			} else {
-				longest[at] = max(longest[at+m+1], longest[at+1])
-			}
-		}
-	}
-	for i, j := 0, 0; i < n && j < m; {
-		switch at := i*(m+1) + j; {
-		case same(&from[i], &to[j]):
-			matches = append(matches, [2]int{i, j})
-			i, j = i+1, j+1
-		case longest[at+m+1] >= longest[at+1]:
-			i++
-		default:
-			j++
-		}
-	}
-	return matches
 }
 
 // pair matches what two stretches without anything in common hold: first what has

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -194,7 +195,7 @@ func (a *appraisal) binding() outcome {
 		if how != BoundVouched && how != BoundPinned {
 			c = unknown("it is not known how the guest's attestation key is bound")
 		}
-		return c.evidence(how, either(accept), "trust.guests.accept")
+		return c.evidence(how, wording.Either(accept), "trust.guests.accept")
 	}
 	return pass("%s, as the policy accepts", how)
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/deepattest/deepattest/internal/wording"
 )
 
 // kernelWords splits a command line as Linux does (lib/cmdline.c, next_arg):
@@ -90,7 +92,7 @@ func (c *CommandLineRule) denied(line string) string {
 	kernel, init := splitCommandLine(line)
 	for _, word := range slices.Concat(kernel, init) {
 		if rule, denied := c.denies(word); denied {
-			return fmt.Sprintf("%q is denied by %q", clip(word), rule)
+			return fmt.Sprintf("%q is denied by %q", wording.Name(word), rule)
 		}
 	}
 	return ""
@@ -126,7 +128,7 @@ func lacks(kernel []string, rule string) string {
 		case parameterMatches(word, rule):
 			return ""
 		default:
-			return fmt.Sprintf("%q stands where %q is required", clip(word), rule)
+			return fmt.Sprintf("%q stands where %q is required", wording.Name(word), rule)
 		}
 	}
 	return fmt.Sprintf("%q is missing", rule)

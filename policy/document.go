@@ -10,9 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/deepattest/deepattest/internal/wording"
 )
 
 // ParseError is one fault of a policy or trust file.
@@ -210,7 +211,7 @@ func (v value) members(example string) []member {
 		}
 		m.value = value{v.doc, v.node.Content[i+1], v.under(k.Value)}
 		if line, dup := seen[k.Value]; dup {
-			m.key.fail("", "key %q again: it is already on line %d", clip(k.Value), line)
+			m.key.fail("", "key %q again: it is already on line %d", wording.Name(k.Value), line)
 			continue
 		}
 		seen[k.Value] = k.Line
@@ -221,20 +222,9 @@ func (v value) members(example string) []member {
 
 func (v value) under(key string) string {
 	if v.path == "" {
-		return clip(key)
+		return wording.Name(key)
 	}
-	return v.path + "." + clip(key)
-}
-
-// clip keeps hostile names from filling an error.
-func clip(s string) string {
-	if len(s) > 80 {
-		s = strings.ToValidUTF8(s[:80], "") + "..."
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return strconv.Quote(s)
-	}
-	return s
+	return v.path + "." + wording.Name(key)
 }
 
 // mapping is a mapping whose keys are known.
@@ -248,7 +238,7 @@ func (v value) mapping(example string, keys ...string) mapping {
 	m := mapping{of: v, values: make(map[string]value, len(keys))}
 	for _, member := range v.members(example) {
 		if !slices.Contains(keys, member.name) {
-			member.key.fail(example, "unknown key %q: want %s", clip(member.name), either(keys))
+			member.key.fail(example, "unknown key %q: want %s", wording.Name(member.name), wording.Either(keys))
 			continue
 		}
 		m.values[member.name] = member.value
@@ -274,14 +264,6 @@ func (m mapping) need(key, example string) value {
 		return m.get(key)
 	}
 	return v
-}
-
-// either lists words as "a, b or c".
-func either(words []string) string {
-	if len(words) < 2 {
-		return strings.Join(words, "")
-	}
-	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }
 
 // list reads a list that is not empty.

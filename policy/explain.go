@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -331,7 +332,7 @@ func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) 
 	if len(have) > 0 && e.PCR != quote.IMAPCR {
 		var all []string
 		for _, c := range have[:min(len(have), 6)] {
-			all = append(all, clipTo(c.name, maxText/4))
+			all = append(all, wording.Clip(c.name, maxText/4))
 		}
 		parts = append(parts, "measured into it now: "+strings.Join(all, ", "))
 	}

@@ -8,6 +8,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -52,9 +53,9 @@ func readPCRRead(data []byte, bank quote.Alg) (map[int]quote.Hex, error) {
 	if values == nil {
 		var banks []string
 		for i := 0; i < len(root.Content); i += 2 {
-			banks = append(banks, clip(root.Content[i].Value))
+			banks = append(banks, wording.Name(root.Content[i].Value))
 		}
-		return nil, fmt.Errorf("no bank %s; there is %s", bank, either(banks))
+		return nil, fmt.Errorf("no bank %s; there is %s", bank, wording.Either(banks))
 	}
 	if values.Kind != yaml.MappingNode || len(values.Content) == 0 {
 		return nil, fmt.Errorf("line %d: bank %s holds no PCRs", values.Line, bank)
@@ -64,12 +65,12 @@ func readPCRRead(data []byte, bank quote.Alg) (map[int]quote.Hex, error) {
 		key, value := values.Content[i], values.Content[i+1]
 		n, err := strconv.Atoi(strings.TrimSpace(key.Value))
 		if err != nil || n < 0 || n >= quote.NumPCRs {
-			return nil, fmt.Errorf("line %d: %q is not a PCR", key.Line, clip(key.Value))
+			return nil, fmt.Errorf("line %d: %q is not a PCR", key.Line, wording.Name(key.Value))
 		}
 		var digest quote.Hex
 		digits, hex := strings.CutPrefix(strings.ToLower(value.Value), "0x")
 		if err := digest.UnmarshalText([]byte(digits)); err != nil || !hex || len(digest) != bank.Size() {
-			return nil, fmt.Errorf("line %d: PCR %d: %q: want 0x and %d hexadecimal digits", value.Line, n, clip(value.Value), 2*bank.Size())
+			return nil, fmt.Errorf("line %d: PCR %d: %q: want 0x and %d hexadecimal digits", value.Line, n, wording.Name(value.Value), 2*bank.Size())
 		}
 		if pcrs[n] != nil {
 			return nil, fmt.Errorf("line %d: PCR %d again", key.Line, n)

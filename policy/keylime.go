@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -134,7 +135,7 @@ func ImportKeylime(data []byte) (*ImportedKeylime, error) {
 		}
 		n, err := strconv.Atoi(key)
 		if err != nil || strconv.Itoa(n) != key || n < 0 || n >= quote.NumPCRs {
-			return fault("%q is neither a PCR, 0 to %d, nor mask", clip(key), quote.NumPCRs-1)
+			return fault("%q is neither a PCR, 0 to %d, nor mask", wording.Name(key), quote.NumPCRs-1)
 		}
 		values, err := keylimeValues(members[key])
 		if err != nil {
@@ -203,7 +204,7 @@ func keylimeValues(v any) ([]quote.Hex, error) {
 		}
 		b, err := hex.DecodeString(strings.TrimPrefix(strings.ToLower(text), "0x"))
 		if err != nil {
-			return nil, fmt.Errorf("value %d: %q is not hexadecimal", i, clip(text))
+			return nil, fmt.Errorf("value %d: %q is not hexadecimal", i, wording.Name(text))
 		}
 		values = append(values, b)
 	}
@@ -280,7 +281,7 @@ func ImportKeylimeRuntime(data []byte) (*IMARule, []string, error) {
 		for i, text := range p.Digests[path] {
 			d, err := hex.DecodeString(text)
 			if err != nil || bankOf(len(d)) == 0 {
-				return fault("digest %d of %q is none", i, clip(path))
+				return fault("digest %d of %q is none", i, wording.Name(path))
 			}
 			if len(d) == quote.SHA1.Size() {
 				weak++

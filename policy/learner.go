@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -129,7 +130,7 @@ func (l *learnedLayer) add(index int, c *verify.Claims) {
 			if components == nil {
 				components = make(map[int][]ComponentValue)
 				for _, m := range c.Log.Components() {
-					components[m.PCR] = append(components[m.PCR], ComponentValue{Name: clipTo(m.Name, maxMeasured), Detail: clipTo(m.Detail, maxMeasured), Digest: m.Digest})
+					components[m.PCR] = append(components[m.PCR], ComponentValue{Name: wording.Clip(m.Name, maxMeasured), Detail: wording.Clip(m.Detail, maxMeasured), Digest: m.Digest})
 				}
 			}
 			v := learnedValue{first: index, boots: 1, Value: Value{Digest: digest, Components: components[n]}}
@@ -268,7 +269,7 @@ func (v *learnedValues) stability() string {
 			if side == nil {
 				side = c.from
 			}
-			if name := clipTo(identity(side.name), maxText/4); !slices.Contains(names, name) {
+			if name := wording.Clip(identity(side.name), maxText/4); !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
@@ -293,9 +294,9 @@ func (w *Learner) value(l *learnedLayer, v learnedValue) {
 		for _, c := range v.Components {
 			detail := ""
 			if c.Detail != "" {
-				detail = "detail: " + yamlText(clipTo(c.Detail, maxMeasured-8)) + ", "
+				detail = "detail: " + yamlText(wording.Clip(c.Detail, maxMeasured-8)) + ", "
 			}
-			w.line(5, "- {name: %s, %s%s: %s}", yamlText(clipTo(c.Name, maxMeasured-8)), detail, l.bank, c.Digest)
+			w.line(5, "- {name: %s, %s%s: %s}", yamlText(wording.Clip(c.Name, maxMeasured-8)), detail, l.bank, c.Digest)
 		}
 	}
 }

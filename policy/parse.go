@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -65,7 +66,7 @@ func (t *TrustRules) read(v value) {
 	for _, root := range m.get("roots").list("roots: [builtin]") {
 		name := root.text(Builtin)
 		if name != "" && slices.Contains(t.Roots, name) {
-			root.fail("", "%q again", clip(name))
+			root.fail("", "%q again", wording.Name(name))
 		}
 		t.Roots = append(t.Roots, name)
 	}
@@ -138,7 +139,7 @@ func (l *LayerPolicy) readTPM(v value) {
 	case !ok:
 	case l.TPM == quote.Version12:
 		if name != quote.SHA1.String() {
-			bank.fail(quote.SHA1.String(), "bank %q: a TPM 1.2 has sha1 only", clip(name))
+			bank.fail(quote.SHA1.String(), "bank %q: a TPM 1.2 has sha1 only", wording.Name(name))
 		}
 	case name == quote.SHA256.String():
 	case name == quote.SHA384.String():
@@ -148,7 +149,7 @@ func (l *LayerPolicy) readTPM(v value) {
 	case name == quote.SHA1.String():
 		bank.fail(quote.SHA256.String(), "sha1 is refused: collisions can be made, and every TPM 2.0 has sha256; only a section with tpm.version \"1.2\" may have it")
 	default:
-		bank.fail(quote.SHA256.String(), "unknown bank %q: want sha256, sha384 or sha512", clip(name))
+		bank.fail(quote.SHA256.String(), "unknown bank %q: want sha256, sha384 or sha512", wording.Name(name))
 	}
 	if deny := m.get("denyFirmware"); deny.given() && l.TPM == quote.Version12 {
 		deny.fail("", "a TPM 1.2 signs no firmware version: this could only be believed")
@@ -177,7 +178,7 @@ func (l *LayerPolicy) readFamily(m mapping) {
 			case quote.Version12:
 				l.TPM, l.Bank = quote.Version12, quote.SHA1
 			default:
-				version.fail(`"1.2"`, "%q: want 2.0 or %s", clip(text), quote.Version12)
+				version.fail(`"1.2"`, "%q: want 2.0 or %s", wording.Name(text), quote.Version12)
 			}
 		}
 	}
@@ -195,7 +196,7 @@ func pcrIndex(at value, text string) (int, bool) {
 	n, err := strconv.Atoi(text)
 	switch {
 	case err != nil || strconv.Itoa(n) != text || n < 0 || n >= quote.NumPCRs:
-		at.fail("4", "%q is not a PCR: want 0 to %d", clip(text), quote.NumPCRs-1)
+		at.fail("4", "%q is not a PCR: want 0 to %d", wording.Name(text), quote.NumPCRs-1)
 		return 0, false
 	case n == 16 || n == 23:
 		at.fail("", "PCR %d is refused: any program can reset it and give it any value", n)
@@ -302,11 +303,11 @@ func (l *LayerPolicy) readCommandLine(v value) {
 			}
 			words := kernelWords(text)
 			if len(words) != 1 || words[0] == "" || strings.HasPrefix(words[0], "=") {
-				item.fail(strconv.Quote(example), "%q: want one kernel parameter", clip(text))
+				item.fail(strconv.Quote(example), "%q: want one kernel parameter", wording.Name(text))
 				continue
 			}
 			if rule, denied := c.denies(words[0]); key == "require" && denied {
-				item.fail("", "%q is denied as well, by %q", clip(text), clip(rule))
+				item.fail("", "%q is denied as well, by %q", wording.Name(text), wording.Name(rule))
 			}
 			list = append(list, words[0])
 		}
@@ -367,13 +368,13 @@ func (p *Policy) readWarnOnly(v value) {
 		switch {
 		case id == "":
 		case slices.Contains(p.WarnOnly, id):
-			item.fail("", "%q again", clip(id))
+			item.fail("", "%q again", wording.Name(id))
 		case slices.ContainsFunc(verify.Catalogue(), func(s verify.Spec) bool { return s.ID == id }):
 			item.fail(example, "%s decides whether the evidence is authentic and linked: no policy can waive it", id)
 		case strings.HasSuffix(id, ".present") || strings.HasSuffix(id, ".coverage"):
-			item.fail(example, "%s keeps the policy from being empty and cannot be demoted", clip(id))
+			item.fail(example, "%s keeps the policy from being empty and cannot be demoted", wording.Name(id))
 		case !p.knows(id):
-			item.fail(example, "%q is not a policy check of something that this policy rules: see `deepattest checks`", clip(id))
+			item.fail(example, "%q is not a policy check of something that this policy rules: see `deepattest checks`", wording.Name(id))
 		}
 		p.WarnOnly = append(p.WarnOnly, id)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"gopkg.in/yaml.v3"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -101,24 +102,24 @@ func (r *IMARule) readFile(v value) {
 	var want quote.Hex
 	digits, ok := strings.CutPrefix(pinned, "sha256:")
 	if !ok || name == "" || want.UnmarshalText([]byte(digits)) != nil || len(want) != sha256.Size {
-		v.fail(example, "%q: want the name of a file beside the policy, with its digest", clip(text))
+		v.fail(example, "%q: want the name of a file beside the policy, with its digest", wording.Name(text))
 		return
 	}
 	if v.doc.load == nil {
-		v.fail("", "names the file %s, and nothing here reads files: write the list into the policy", clip(name))
+		v.fail("", "names the file %s, and nothing here reads files: write the list into the policy", wording.Name(name))
 		return
 	}
 	data, err := v.doc.load(name)
 	if err != nil {
-		v.fail("", "file %s: %v", clip(name), err)
+		v.fail("", "file %s: %v", wording.Name(name), err)
 		return
 	}
 	if sum := sha256.Sum256(data); !bytes.Equal(sum[:], want) {
-		v.fail(fmt.Sprintf("%s@sha256:%x", name, sum), "file %s is not the one that the policy names", clip(name))
+		v.fail(fmt.Sprintf("%s@sha256:%x", name, sum), "file %s is not the one that the policy names", wording.Name(name))
 		return
 	}
 	if err := r.readAllowList(data); err != nil {
-		v.fail("", "file %s: %v", clip(name), err)
+		v.fail("", "file %s: %v", wording.Name(name), err)
 	}
 }
 
@@ -155,16 +156,16 @@ func (r *IMARule) readAllowList(data []byte) error {
 func (r *IMARule) accept(path, digits string) error {
 	var d quote.Hex
 	if err := d.UnmarshalText([]byte(digits)); err != nil {
-		return fmt.Errorf("digest of %s: %w", clip(path), err)
+		return fmt.Errorf("digest of %s: %w", wording.Name(path), err)
 	}
 	switch len(d) {
 	case quote.SHA256.Size(), quote.SHA384.Size(), quote.SHA512.Size():
 		r.Paths[path] = append(r.Paths[path], d)
 		return nil
 	case quote.SHA1.Size():
-		return fmt.Errorf("digest of %s: SHA-1: files with the same one can be made; boot with ima_hash=sha256", clip(path))
+		return fmt.Errorf("digest of %s: SHA-1: files with the same one can be made; boot with ima_hash=sha256", wording.Name(path))
 	}
-	return fmt.Errorf("digest of %s: %d bytes: want one of SHA-256, SHA-384 or SHA-512", clip(path), len(d))
+	return fmt.Errorf("digest of %s: %d bytes: want one of SHA-256, SHA-384 or SHA-512", wording.Name(path), len(d))
 }
 
 // runtimePolicy is Keylime's (keylime, ima/ima.py, RuntimePolicyType).
@@ -199,7 +200,7 @@ func (r *IMARule) readKeylime(data []byte) error {
 	}
 	for _, path := range slices.Sorted(maps.Keys(p.Digests)) {
 		if len(p.Digests[path]) == 0 {
-			return fmt.Errorf("digests of %s: is empty, so no file could pass: give its digests, or take the path out", clip(path))
+			return fmt.Errorf("digests of %s: is empty, so no file could pass: give its digests, or take the path out", wording.Name(path))
 		}
 		for _, digits := range p.Digests[path] {
 			if err := r.accept(path, digits); err != nil {
@@ -227,7 +228,7 @@ func (r *IMARule) exclude(text string) error {
 		return err
 	}
 	if expression.MatchString("/") || expression.MatchString("/\x00") {
-		return fmt.Errorf("%q excludes every file: take it out, or name a directory", clip(text))
+		return fmt.Errorf("%q excludes every file: take it out, or name a directory", wording.Name(text))
 	}
 	r.Excludes = append(r.Excludes, expression)
 	return nil

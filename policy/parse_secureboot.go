@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -77,7 +78,7 @@ func (v value) count(example string) int {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > 1<<20 {
-		v.fail(example, "%q: want a number above zero", clip(text))
+		v.fail(example, "%q: want a number above zero", wording.Name(text))
 		return 0
 	}
 	return n

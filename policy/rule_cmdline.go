@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -44,7 +45,7 @@ func (s *section) commandLine() outcome {
 			return fail("a kernel command line breaks a rule: %s", broken).evidence(lineText(l.Text), rule.String(), where)
 		case !listed:
 			return fail("a kernel command line is not on the list of %d; wanted is the closest of them", len(rule.Allow)).
-				evidence(lineText(l.Text), Closest(l.Text, rule.Allow), where)
+				evidence(lineText(l.Text), wording.Closest(l.Text, rule.Allow), where)
 		default:
 			sure++
 		}
@@ -81,7 +82,7 @@ func (c *CommandLineRule) String() string {
 	if len(c.Deny) > 0 {
 		parts = append(parts, "without "+strings.Join(c.Deny, " "))
 	}
-	return clipTo(strings.Join(parts, ", "), 512)
+	return wording.Clip(strings.Join(parts, ", "), 512)
 }
 
 // hiddenLine returns where a command line could be that the log does not show: in a
@@ -101,7 +102,7 @@ func (s *section) hiddenLine(found *quote.CommandLines) string {
 		return ""
 	}
 	r := &found.Unexplained[0]
-	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), clipTo(r.Hint(), maxText), r.PCR)
+	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), wording.Clip(r.Hint(), maxText), r.PCR)
 }
 
 // untouched reports whether a PCR is as TPM2_Startup left it.
@@ -117,7 +118,7 @@ func untouched(value []byte) bool {
 // lineText is a command line as a result holds it, which is UTF-8.
 func lineText(line string) string {
 	if utf8.ValidString(line) {
-		return clipTo(line, maxMeasured)
+		return wording.Clip(line, maxMeasured)
 	}
 	var b strings.Builder
 	for len(line) > 0 {
@@ -129,15 +130,5 @@ func lineText(line string) string {
 		}
 		line = line[size:]
 	}
-	return clipTo(b.String(), maxMeasured)
-}
-
-// clipTo bounds a text to n bytes, and says in them how many are not there.
-func clipTo(s string, n int) string {
-	if len(s) <= n {
-		return s
-	}
-	const note = "... (%d bytes more)"
-	kept := max(0, n-len(note)-10)
-	return strings.ToValidUTF8(s[:kept], "") + fmt.Sprintf(note, len(s)-kept)
+	return wording.Clip(b.String(), maxMeasured)
 }

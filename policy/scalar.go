@@ -10,6 +10,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -54,7 +55,7 @@ func (v value) textOf(example string, most int) string {
 func (v value) word(words ...string) string {
 	s, ok := v.scalar("a word", words[0])
 	if ok && !slices.Contains(words, s) {
-		v.fail("", "%q: want %s", clip(s), either(words))
+		v.fail("", "%q: want %s", wording.Name(s), wording.Either(words))
 		return ""
 	}
 	return s
@@ -67,7 +68,7 @@ func (v value) boolean(absent bool) bool {
 		return absent
 	}
 	if v.node.Tag != "!!bool" || s != "true" && s != "false" {
-		v.fail("true", "%q: want true or false", clip(s))
+		v.fail("true", "%q: want true or false", wording.Name(s))
 	}
 	return s == "true"
 }
@@ -81,7 +82,7 @@ func (v value) instant() time.Time {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil || t.IsZero() {
-		v.fail(example, "%q: want a time as in RFC 3339", clip(s))
+		v.fail(example, "%q: want a time as in RFC 3339", wording.Name(s))
 	}
 	return t.UTC()
 }
@@ -94,7 +95,7 @@ func (v value) duration() time.Duration {
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d <= 0 {
-		v.fail("5m", "%q: want a duration above zero, with its unit", clip(s))
+		v.fail("5m", "%q: want a duration above zero, with its unit", wording.Name(s))
 	}
 	return d
 }
@@ -119,7 +120,7 @@ func (v value) hex(example string) quote.Hex {
 	}
 	var h quote.Hex
 	if err := h.UnmarshalText([]byte(s)); err != nil {
-		v.fail(example, "%q: %v", clip(s), err)
+		v.fail(example, "%q: %v", wording.Name(s), err)
 		return nil
 	}
 	if len(h) == 0 {

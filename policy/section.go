@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -185,7 +186,7 @@ func measuredText(name, detail string, digest quote.Hex) string {
 	if name == nameLoadOptions || name == nameCommandLineSection {
 		name = strings.TrimSpace(name + " " + detail)
 	}
-	return clipTo(name, maxMeasured) + " " + digest.String()
+	return wording.Clip(name, maxMeasured) + " " + digest.String()
 }
 
 func commonPrefix(have []quote.Component, want []ComponentValue) int {
@@ -219,7 +220,7 @@ func names(list []quote.Component) string {
 	const most = 6
 	var words []string
 	for _, c := range list[:min(most, len(list))] {
-		words = append(words, clipTo(c.Name, maxText/4))
+		words = append(words, wording.Clip(c.Name, maxText/4))
 	}
 	s := strings.Join(words, ", ")
 	if len(list) > most {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -203,7 +204,7 @@ func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string
 		if len(list) == len(v.Components) && list[i].Name != c.Name && bytes.Equal(list[i].Digest, c.Digest) {
 			most = unforeseen
 			if !writtenAnew(c.Name) {
-				s.note("PCR %d: %s is named by the change, and its new content was not given", pcr, clipTo(c.Name, 120))
+				s.note("PCR %d: %s is named by the change, and its new content was not given", pcr, wording.Clip(c.Name, 120))
 			}
 		}
 	}
@@ -223,7 +224,7 @@ func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string
 		s.note("PCR %d: the components beside the value %.12s.. do not give it, so nothing is predicted from it", pcr, v.Digest)
 		return
 	}
-	next := Value{Note: clipTo(note, maxText), Components: list}
+	next := Value{Note: wording.Clip(note, maxText), Components: list}
 	var err error
 	if next.Digest, err = quote.ExtendAll(s.alg, start, digests(list)); err != nil {
 		s.note("PCR %d: %v", pcr, err)

@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -221,9 +222,9 @@ func (s *stager) rewritten(list []ComponentValue, did touch) bool {
 		case !writtenAnew(c.Name) || slices.Contains(s.roles, c.Name):
 		case update:
 			found = true
-			s.note("PCR 9: GRUB reads %s, which an update writes anew: it is not predicted", clipTo(c.Name, 120))
+			s.note("PCR 9: GRUB reads %s, which an update writes anew: it is not predicted", wording.Clip(c.Name, 120))
 		case did != aside:
-			s.note("PCR 9: GRUB reads %s, which is taken to stay the same", clipTo(c.Name, 120))
+			s.note("PCR 9: GRUB reads %s, which is taken to stay the same", wording.Clip(c.Name, 120))
 		}
 	}
 	return found
@@ -274,6 +275,6 @@ func (s *stager) rewrite(c *ComponentValue, name string) touch {
 			return replaced
 		}
 	}
-	s.note("PCR 8: the policy does not hold all of the text of %q: stage from the evidence of a machine that runs the change", clipTo(c.Name, 80))
+	s.note("PCR 8: the policy does not hold all of the text of %q: stage from the evidence of a machine that runs the change", wording.Clip(c.Name, 80))
 	return unforeseen
 }

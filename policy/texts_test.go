@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
@@ -59,7 +60,7 @@ func TestLongCommandLines(t *testing.T) {
 			if tt.differs == "" {
 				continue
 			}
-			if differs := policy.Differing(c.Want, c.Got); !strings.Contains(differs, tt.differs) || len(differs) > 4000 {
+			if differs := wording.Differing(c.Want, c.Got); !strings.Contains(differs, tt.differs) || len(differs) > 4000 {
 				t.Errorf("%s: differs in %.300q", tt.name, differs)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -74,7 +75,7 @@ func readFiles(v value, example string) (files []string) {
 	for _, item := range v.list(example) {
 		name := item.text("pki/root.pem")
 		if name != "" && slices.Contains(files, name) {
-			item.fail("", "%q again", clip(name))
+			item.fail("", "%q again", wording.Name(name))
 		}
 		files = append(files, name)
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
 )
 
@@ -42,7 +43,7 @@ func differing(from, to string) string {
 	if min(len(from), len(to)) <= maxEye {
 		return ""
 	}
-	s := policy.Differing(from, to)
+	s := wording.Differing(from, to)
 	if len(s) > max(len(from), len(to)) {
 		return ""
 	}

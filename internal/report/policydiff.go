@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -67,7 +68,7 @@ func replaced(changes []policy.RuleChange, c policy.RuleChange) string {
 			lost = append(lost, o.Removed)
 		}
 	}
-	return policy.Closest(c.Added, lost)
+	return wording.Closest(c.Added, lost)
 }
 
 // ruleChange writes one change; instead is what an added entry stands for, or empty.

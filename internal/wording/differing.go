@@ -1,4 +1,4 @@
-package policy
+package wording
 
 import (
 	"slices"
@@ -13,6 +13,10 @@ const (
 	contextBytes = 16 // on each side of a change within a long word
 	omission     = "..."
 )
+
+// maxTable bounds the work on two lists, which a hostile log could make long: cells of
+// the table that finds what they have in common.
+const maxTable = 1 << 20
 
 // Differing shows what two texts do not have in common, word by word and in their
 // order, with a few words around it: "... audit=1 quiet [+init=/bin/sh]". A word
@@ -67,11 +71,43 @@ func commonWords(a, b []string) (matches [][2]int) {
 	for i := range start {
 		matches = append(matches, [2]int{i, i})
 	}
-	for _, m := range common(a[start:len(a)-end], b[start:len(b)-end], func(x, y *string) bool { return *x == *y }) {
+	for _, m := range Common(a[start:len(a)-end], b[start:len(b)-end], func(x, y *string) bool { return *x == *y }) {
 		matches = append(matches, [2]int{start + m[0], start + m[1]})
 	}
 	for i := end; i > 0; i-- {
 		matches = append(matches, [2]int{len(a) - i, len(b) - i})
+	}
+	return matches
+}
+
+// Common returns the places of a longest common subsequence. Lists too long for the
+// table have nothing in common.
+func Common[E any](from, to []E, same func(a, b *E) bool) (matches [][2]int) {
+	n, m := len(from), len(to)
+	if n == 0 || m == 0 || n > maxTable/m {
+		return nil
+	}
+	longest := make([]int32, (n+1)*(m+1)) // of from[i:] and to[j:], at i*(m+1)+j
+	for i := n - 1; i >= 0; i-- {
+		for j := m - 1; j >= 0; j-- {
+			at := i*(m+1) + j
+			if same(&from[i], &to[j]) {
+				longest[at] = longest[at+m+2] + 1
+			} else {
+				longest[at] = max(longest[at+m+1], longest[at+1])
+			}
+		}
+	}
+	for i, j := 0, 0; i < n && j < m; {
+		switch at := i*(m+1) + j; {
+		case same(&from[i], &to[j]):
+			matches = append(matches, [2]int{i, j})
+			i, j = i+1, j+1
+		case longest[at+m+1] >= longest[at+1]:
+			i++
+		default:
+			j++
+		}
 	}
 	return matches
 }
