@@ -25,7 +25,7 @@ func layerClaims(c *verify.Claims) *LayerClaims {
 			l.SecureBoot = "enabled"
 		}
 	}
-	left := maxMeasured
+	left := MaxMeasured
 	for _, line := range c.Log.CommandLines(nil).Lines {
 		if line.Rests != quote.RestsData || line.Text == "" || line.Doubtful {
 			continue

@@ -94,7 +94,7 @@ func (a *appraisal) run() {
 	a.add("policy.fresh", a.fresh())
 	a.add("policy.age", a.age())
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
-		s := &section{appraisal: a, layer: layer, rules: a.policy.layer(layer), claims: a.ev.claims(layer)}
+		s := &section{appraisal: a, layer: layer, rules: a.policy.Layer(layer), claims: a.ev.claims(layer)}
 		a.add(checkID(layer, "present"), s.present())
 		s.pcrs()
 		a.add(checkID(layer, "profile"), s.rule(s.rules != nil && len(s.rules.Profiles) > 0, "no profiles", s.profile))

@@ -37,7 +37,7 @@ func bootChain() []pcrUse {
 // pins reports whether a layer's verdict depends on a PCR: a section gives its
 // values, in every profile if in one, and another value does more than warn.
 func (p *Policy) pins(layer verify.Layer, pcr int) bool {
-	l := p.layer(layer)
+	l := p.Layer(layer)
 	switch {
 	case l == nil:
 		return false
@@ -51,7 +51,7 @@ func (p *Policy) pins(layer verify.Layer, pcr int) bool {
 // demands reports whether a section asks anything of a layer's state that does
 // more than warn.
 func (p *Policy) demands(layer verify.Layer) bool {
-	l := p.layer(layer)
+	l := p.Layer(layer)
 	if l == nil {
 		return false
 	}
@@ -108,7 +108,7 @@ func (s *section) open() []string {
 		switch {
 		case !quoted:
 			open = append(open, fmt.Sprintf("PCR %d (%s; not quoted)", use.pcr, use.what))
-		case !untouched(value):
+		case !Untouched(value):
 			open = append(open, fmt.Sprintf("PCR %d (%s)", use.pcr, use.what))
 		}
 	}
@@ -117,14 +117,14 @@ func (s *section) open() []string {
 
 // listsFiles reports whether a layer's verdict depends on an IMA allow-list.
 func (p *Policy) listsFiles(layer verify.Layer) bool {
-	l := p.layer(layer)
+	l := p.Layer(layer)
 	return l != nil && l.IMA != nil && l.IMA.Required && l.IMA.Listed() > 0 && !p.warnOnly(checkID(layer, "ima"))
 }
 
 // pinsService reports whether the host's section pins programs that run after the
 // kernel has started: by what IMA measured, or by an image that holds them.
 func (p *Policy) pinsService() bool {
-	l := p.layer(verify.Host)
+	l := p.Layer(verify.Host)
 	if l != nil && l.TPM == quote.Version12 {
 		// A measuring GRUB puts Xen and domain 0 into one of 11 to 14, tboot into
 		// 17 to 19.
@@ -136,7 +136,7 @@ func (p *Policy) pinsService() bool {
 // requiresKernel reports whether a section requires measurements of PCR 11 and says
 // what was started: something else could make the same measurements.
 func (p *Policy) requiresKernel(layer verify.Layer) bool {
-	l := p.layer(layer)
+	l := p.Layer(layer)
 	return l != nil && l.Events != nil && !p.warnOnly(checkID(layer, "events")) && (p.pins(layer, 4) || p.pins(layer, 7)) &&
 		slices.ContainsFunc(l.Events.Require, func(r EventRule) bool { return r.PCR == 11 })
 }
@@ -153,7 +153,7 @@ func (l *LayerPolicy) service() string {
 func (a *appraisal) limits(place Place) []string {
 	var list []string
 	for _, name := range []verify.Layer{verify.Host, verify.Guest} {
-		rules, claims := a.policy.layer(name), a.ev.claims(name)
+		rules, claims := a.policy.Layer(name), a.ev.claims(name)
 		if rules == nil {
 			list = append(list, fmt.Sprintf("the state of the %s: no policy section", name))
 			continue
@@ -163,7 +163,7 @@ func (a *appraisal) limits(place Place) []string {
 		}
 		var loose []string
 		for _, n := range claims.Covered {
-			if !a.policy.pins(name, n) && !untouched(claims.PCRs[n]) && (n != quote.IMAPCR || rules.IMA == nil) {
+			if !a.policy.pins(name, n) && !Untouched(claims.PCRs[n]) && (n != quote.IMAPCR || rules.IMA == nil) {
 				loose = append(loose, fmt.Sprint(n))
 			}
 		}
@@ -225,7 +225,7 @@ func unexplained(claims *verify.Claims) (list []string) {
 	explained := claims.Log.Replayed()
 	for _, n := range claims.Covered {
 		switch {
-		case len(explained) == 0, slices.Contains(explained, n), untouched(claims.PCRs[n]), n == quote.IMAPCR && claims.IMA != nil:
+		case len(explained) == 0, slices.Contains(explained, n), Untouched(claims.PCRs[n]), n == quote.IMAPCR && claims.IMA != nil:
 		default:
 			list = append(list, fmt.Sprint(n))
 		}
@@ -245,7 +245,7 @@ type Shortfall struct {
 func (p *Policy) Coverage() []Shortfall {
 	var list []Shortfall
 	for _, name := range []verify.Layer{verify.Host, verify.Guest} {
-		l := p.layer(name)
+		l := p.Layer(name)
 		if l == nil {
 			list = append(list, Shortfall{name, -1, "no section: the layer is not appraised, so no verdict is better than inconclusive"})
 			continue

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -76,7 +77,7 @@ type rule struct {
 // nothing.
 func Diff(from, to *Policy) *Difference {
 	d := &Difference{MediaType: DifferenceMediaType, From: reference(from), To: reference(to), Changes: []RuleChange{}}
-	before, after := from.ruleList(), to.ruleList()
+	before, after := policyRules(from), policyRules(to)
 	at := func(list []rule, r rule) int {
 		return slices.IndexFunc(list, func(o rule) bool { return o.layer == r.layer && o.path == r.path })
 	}
@@ -155,7 +156,7 @@ func (c *RuleChange) explain(from, to *Policy) {
 		return
 	}
 	find := func(p *Policy, digest string) *Value {
-		if l := p.layer(c.Layer); l != nil {
+		if l := p.Layer(c.Layer); l != nil {
 			for i := range l.PCRs[*c.PCR] {
 				if v := &l.PCRs[*c.PCR][i]; v.Digest.String() == digest {
 					return v
@@ -170,7 +171,7 @@ func (c *RuleChange) explain(from, to *Policy) {
 	}
 	v := find(to, c.Added)
 	c.Note = v.Note
-	l := from.layer(c.Layer)
+	l := from.Layer(c.Layer)
 	if l == nil || len(v.Components) == 0 {
 		return
 	}
@@ -178,7 +179,7 @@ func (c *RuleChange) explain(from, to *Policy) {
 	found := false
 	for i := range l.PCRs[*c.PCR] {
 		o := &l.PCRs[*c.PCR][i]
-		if changes := align(o.components(), v.components()); len(o.Components) > 0 && (!found || distance(changes) < distance(closest)) {
+		if changes := align(recorded(o), recorded(v)); len(o.Components) > 0 && (!found || distance(changes) < distance(closest)) {
 			closest, found = changes, true
 		}
 	}
@@ -189,8 +190,8 @@ func (c *RuleChange) explain(from, to *Policy) {
 	}
 }
 
-// ruleList takes a policy apart.
-func (p *Policy) ruleList() []rule {
+// policyRules takes a policy apart.
+func policyRules(p *Policy) []rule {
 	if p == nil {
 		return nil
 	}
@@ -203,13 +204,13 @@ func (p *Policy) ruleList() []rule {
 	if p.Expires.IsZero() {
 		add("metadata.expires", single, math.MinInt, "never")
 	} else {
-		add("metadata.expires", single, -int(p.Expires.Unix()), instant(p.Expires))
+		add("metadata.expires", single, -int(p.Expires.Unix()), p.Expires.UTC().Format(time.RFC3339))
 	}
 	add("trust.hosts", single, rankOf(!p.Trust.AnyHost), map[bool]string{false: "enrolled", true: "any-with-known-maker"}[p.Trust.AnyHost])
 	add("trust.roots", waives, 0, p.Trust.Roots...)
 	add("trust.revocation", single, rankOf(p.Trust.Revocation), map[bool]string{false: "check", true: "require"}[p.Trust.Revocation])
 	add("trust.guests.accept", accepts, 0, p.Trust.Guests...)
-	add("trust.link.minimum", single, verify.LinkRank(p.linkMinimum()), p.linkMinimum())
+	add("trust.link.minimum", single, verify.LinkRank(p.Trust.LinkMinimum), p.Trust.LinkMinimum)
 	add("trust.xen.labels", accepts, 0, p.Trust.Xen.Labels...)
 	add("trust.xen.groups", accepts, 0, hexes(p.Trust.Xen.Groups)...)
 	add("trust.xen.groupKeys", accepts, 0, hexes(p.Trust.Xen.GroupKeys)...)
@@ -220,7 +221,7 @@ func (p *Policy) ruleList() []rule {
 	}
 	add("warnOnly", waives, 0, p.WarnOnly...)
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
-		list = append(list, p.layer(layer).ruleList(layer)...)
+		list = append(list, layerRules(p.Layer(layer), layer)...)
 	}
 	return list
 }
@@ -236,8 +237,8 @@ func nonEmpty(list []string) []string {
 	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return s == "" })
 }
 
-// ruleList takes a layer's section apart.
-func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
+// layerRules takes a layer's section apart.
+func layerRules(l *LayerPolicy, layer verify.Layer) []rule {
 	if l == nil {
 		return nil
 	}
@@ -303,7 +304,7 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 			accepted = append(accepted, "sha1-padded")
 		}
 		add(-1, "ima.accept", waives, 0, accepted...)
-		add(-1, "ima.allow", accepts, 0, r.entries()...)
+		add(-1, "ima.allow", accepts, 0, imaEntries(r)...)
 		var excludes []string
 		for _, e := range r.Excludes {
 			excludes = append(excludes, e.String())
@@ -317,7 +318,7 @@ func (l *LayerPolicy) ruleList(layer verify.Layer) []rule {
 	return list
 }
 
-func (r *IMARule) entries() []string {
+func imaEntries(r *IMARule) []string {
 	list := hexes(r.Digests)
 	for _, path := range slices.Sorted(maps.Keys(r.Paths)) {
 		for _, d := range r.Paths[path] {

@@ -39,8 +39,8 @@ func (e *ParseError) Error() string {
 // Limits on what one file may make a reader do.
 const (
 	maxFaults   = 100     // reported in one file
-	maxText     = 1024    // bytes of a text value
-	maxMeasured = 1 << 16 // bytes of a text that may be measured: kernels take 2 to 4 KiB, a submenu of GRUB's has some tens
+	MaxText     = 1024    // bytes of a text value
+	MaxMeasured = 1 << 16 // bytes of a text that may be measured: kernels take 2 to 4 KiB, a submenu of GRUB's has some tens
 )
 
 // document collects the faults of one YAML file.

@@ -73,7 +73,7 @@ func (e *Editor) section(layer verify.Layer) *yaml.Node {
 // many it did not accept before. Values of other PCRs are left out: who reads the
 // file decides what it pins.
 func (e *Editor) Add(layer verify.Layer, values map[int][]Value) int {
-	rules := e.rules.layer(layer)
+	rules := e.rules.Layer(layer)
 	added := 0
 	for _, n := range slices.Sorted(maps.Keys(values)) {
 		at := nodeMember(nodeMember(e.section(layer), "pcrs"), strconv.Itoa(n))
@@ -151,7 +151,7 @@ func textNode(text string) *yaml.Node {
 // report's place among all, from 0. The layer must be authentic, in the policy's
 // bank; the error names the check that says why not.
 func (e *Editor) Saw(layer verify.Layer, index int, r *verify.Report) error {
-	rules := e.rules.layer(layer)
+	rules := e.rules.Layer(layer)
 	if rules == nil {
 		return fmt.Errorf("the policy has no %s section", layer)
 	}
@@ -189,7 +189,7 @@ func (e *Editor) Prune(layer verify.Layer) ([]string, error) {
 	if len(e.inUse[layer]) == 0 {
 		return nil, errors.New("no evidence given: everything would be dropped")
 	}
-	return e.prune(layer, e.rules.layer(layer), e.inUse[layer])
+	return e.prune(layer, e.rules.Layer(layer), e.inUse[layer])
 }
 
 func (e *Editor) prune(layer verify.Layer, rules *LayerPolicy, all []map[int]quote.Hex) (dropped []string, err error) {

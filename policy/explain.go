@@ -46,7 +46,7 @@ func VerifiedBoot(name string, r *verify.Report) *Boot {
 
 // UnverifiedBoot takes a bundle at its word. p may be nil; it tells the banks.
 func UnverifiedBoot(name string, b *quote.Bundle, p *Policy) *Boot {
-	return &Boot{Name: name, Host: unverifiedLayer(b.Host, p.layer(verify.Host)), Guest: unverifiedLayer(b.Guest, p.layer(verify.Guest))}
+	return &Boot{Name: name, Host: unverifiedLayer(b.Host, p.Layer(verify.Host)), Guest: unverifiedLayer(b.Guest, p.Layer(verify.Guest))}
 }
 
 func unverifiedLayer(l *quote.Layer, rules *LayerPolicy) *Measured {
@@ -78,7 +78,7 @@ func readMeasured(l *quote.Layer, bank quote.Alg) *Measured {
 func Explain(p *Policy, b *Boot) *Explanation {
 	e := &Explanation{MediaType: ExplanationMediaType, Verified: b.Verified, From: "policy " + p.Name, To: b.Name}
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
-		rules, boot := p.layer(layer), b.layer(layer)
+		rules, boot := p.Layer(layer), b.layer(layer)
 		l := LayerExplanation{Layer: layer}
 		switch {
 		case rules == nil:
@@ -88,7 +88,11 @@ func Explain(p *Policy, b *Boot) *Explanation {
 		case boot.Bank != rules.Bank || len(boot.PCRs) == 0:
 			l.Note = fmt.Sprintf("the evidence has no PCRs of bank %s", rules.Bank)
 		default:
-			x := explainer{layer: layer, boot: boot, have: boot.components(rules.knownLines())}
+			var lines []string
+			if rules.CommandLine != nil {
+				lines = rules.CommandLine.Allow
+			}
+			x := explainer{layer: layer, boot: boot, have: boot.components(lines)}
 			profile := closestProfile(rules.Profiles, boot.PCRs)
 			for _, n := range union(rules.Pinned(), slices.Collect(maps.Keys(boot.PCRs))) {
 				l.PCRs = append(l.PCRs, x.accepted(n, rules, profile))
@@ -196,7 +200,8 @@ func (m *Measured) components(known []string) map[int][]measured {
 	return list
 }
 
-func (v *Value) components() (list []measured) {
+// recorded are the measurements that a policy keeps of a value.
+func recorded(v *Value) (list []measured) {
 	for _, c := range v.Components {
 		list = append(list, measured{c.Name, c.Detail, c.Digest, -1, quote.RestsHint})
 	}
@@ -226,10 +231,10 @@ func (x explainer) accepted(n int, rules *LayerPolicy, profile *Profile) PCRExpl
 			e.Outcome, e.From, e.Closest = PCRSame, values[i].Digest, values[i].Note
 			return e
 		}
-		if !known(values[i].components(), values[i].Digest) || !known(have, e.To) {
+		if !known(recorded(&values[i]), values[i].Digest) || !known(have, e.To) {
 			continue
 		}
-		if changes := align(values[i].components(), have); best < 0 || distance(changes) < distance(closest) {
+		if changes := align(recorded(&values[i]), have); best < 0 || distance(changes) < distance(closest) {
 			best, closest = i, changes
 		}
 	}
@@ -248,7 +253,7 @@ func (x explainer) accepted(n int, rules *LayerPolicy, profile *Profile) PCRExpl
 }
 
 // known reports whether it is known what was measured to give a value.
-func known(list []measured, value quote.Hex) bool { return len(list) > 0 || untouched(value) }
+func known(list []measured, value quote.Hex) bool { return len(list) > 0 || Untouched(value) }
 
 // boots compares a PCR of two boots.
 func (x explainer) boots(n int, from *Measured, a []measured) PCRExplanation {
@@ -298,7 +303,7 @@ func (x explainer) changes(e *PCRExplanation, list []change) {
 		out.Component = identity(name.Name)
 		found := findCause(x.layer, name.Name)
 		out.Cause, out.Actor = found.text, found.actor
-		if to := c.to; to != nil && to.event >= 0 && (to.name == nameLoadOptions && to.rests == quote.RestsHint || to.name == nameCommandLineSection && to.detail == "") {
+		if to := c.to; to != nil && to.event >= 0 && (to.name == quote.NameLoadOptions && to.rests == quote.RestsHint || to.name == quote.NameCommandLineSection && to.detail == "") {
 			out.Cause += "; the log holds its digest only: a line that cmdline.allow has is recognised"
 		}
 		e.Changes = append(e.Changes, out)
@@ -332,7 +337,7 @@ func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) 
 	if len(have) > 0 && e.PCR != quote.IMAPCR {
 		var all []string
 		for _, c := range have[:min(len(have), 6)] {
-			all = append(all, wording.Clip(c.name, maxText/4))
+			all = append(all, wording.Clip(c.name, MaxText/4))
 		}
 		parts = append(parts, "measured into it now: "+strings.Join(all, ", "))
 	}
@@ -343,7 +348,7 @@ func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) 
 // wellKnownValue knows values that need no log: those of a PCR that nothing but
 // the firmware's separator went into (PFP 10.4.1, EV_SEPARATOR).
 func wellKnownValue(bank quote.Alg, value []byte) string {
-	if untouched(value) {
+	if Untouched(value) {
 		return "nothing was measured"
 	}
 	if bank == quote.SHA256 {

@@ -342,7 +342,7 @@ func BenchmarkExplain(b *testing.B) {
 func TestExplainRecognisesCommandLines(t *testing.T) {
 	const line = "console=ttyS0 vm.role=report" // of the captured boots
 	p := policyOf(t, "uki-sb")
-	name := nameLoadOptions
+	name := quote.NameLoadOptions
 	for i, c := range p.Guest.PCRs[9][0].Components {
 		if c.Name == name {
 			p.Guest.PCRs[9][0].Components[i].Digest = bytes.Repeat([]byte{1}, 32)
@@ -367,7 +367,7 @@ func TestExplainRecognisesCommandLines(t *testing.T) {
 	}
 	found := false
 	for _, c := range sampleBoot(t, "uki-sb").Guest.components([]string{line})[11] {
-		found = found || c.name == nameCommandLineSection && c.detail == line
+		found = found || c.name == quote.NameCommandLineSection && c.detail == line
 	}
 	if !found {
 		t.Error("the section .cmdline is not recognised")

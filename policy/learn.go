@@ -24,7 +24,7 @@ func Learn(reports []*verify.Report, o LearnOptions) ([]byte, error) {
 // whyNot names the first check that kept a report from being authentic.
 func whyNot(r *verify.Report) string {
 	if by := r.Failed(); len(by) > 0 {
-		return reason(by[0])
+		return Reason(by[0])
 	}
 	return "no check says why"
 }

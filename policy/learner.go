@@ -130,11 +130,11 @@ func (l *learnedLayer) add(index int, c *verify.Claims) {
 			if components == nil {
 				components = make(map[int][]ComponentValue)
 				for _, m := range c.Log.Components() {
-					components[m.PCR] = append(components[m.PCR], ComponentValue{Name: wording.Clip(m.Name, maxMeasured), Detail: wording.Clip(m.Detail, maxMeasured), Digest: m.Digest})
+					components[m.PCR] = append(components[m.PCR], ComponentValue{Name: wording.Clip(m.Name, MaxMeasured), Detail: wording.Clip(m.Detail, MaxMeasured), Digest: m.Digest})
 				}
 			}
 			v := learnedValue{first: index, boots: 1, Value: Value{Digest: digest, Components: components[n]}}
-			if untouched(digest) {
+			if Untouched(digest) {
 				v.Note = "nothing was measured"
 			}
 			seen.values = append(seen.values, v)
@@ -194,7 +194,7 @@ func (w *Learner) line(indent int, format string, args ...any) {
 
 func (w *Learner) head() {
 	w.line(0, "apiVersion: %s", APIVersion)
-	w.line(0, "kind: %s", kindPolicy)
+	w.line(0, "kind: %s", Kind)
 	w.line(0, "metadata: {name: %s}", yamlText(w.o.Name))
 }
 
@@ -216,7 +216,7 @@ func (w *Learner) section(layer verify.Layer) error {
 			if p.pin {
 				w.line(2, "# %d: not quoted in all of the evidence (%s)", p.pcr, p.note)
 			}
-		case l.tpm == quote.Version12 && len(seen.values) == 1 && untouched(seen.values[0].Digest):
+		case l.tpm == quote.Version12 && len(seen.values) == 1 && Untouched(seen.values[0].Digest):
 			w.line(2, "# %d: left out: nothing was measured (%s)", p.pcr, p.note)
 		case !p.pin:
 			w.line(2, "# %d: left out: %s%s", p.pcr, p.note, seen.stability())
@@ -260,7 +260,7 @@ func (v *learnedValues) stability() string {
 	list := v.sorted()
 	var names []string
 	for i := range list[1:] {
-		a, b := list[0].components(), list[i+1].components()
+		a, b := recorded(&list[0].Value), recorded(&list[i+1].Value)
 		if len(a) == 0 || len(b) == 0 {
 			continue
 		}
@@ -269,7 +269,7 @@ func (v *learnedValues) stability() string {
 			if side == nil {
 				side = c.from
 			}
-			if name := wording.Clip(identity(side.name), maxText/4); !slices.Contains(names, name) {
+			if name := wording.Clip(identity(side.name), MaxText/4); !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
@@ -294,9 +294,9 @@ func (w *Learner) value(l *learnedLayer, v learnedValue) {
 		for _, c := range v.Components {
 			detail := ""
 			if c.Detail != "" {
-				detail = "detail: " + yamlText(wording.Clip(c.Detail, maxMeasured-8)) + ", "
+				detail = "detail: " + yamlText(wording.Clip(c.Detail, MaxMeasured-8)) + ", "
 			}
-			w.line(5, "- {name: %s, %s%s: %s}", yamlText(wording.Clip(c.Name, maxMeasured-8)), detail, l.bank, c.Digest)
+			w.line(5, "- {name: %s, %s%s: %s}", yamlText(wording.Clip(c.Name, MaxMeasured-8)), detail, l.bank, c.Digest)
 		}
 	}
 }

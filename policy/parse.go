@@ -42,7 +42,7 @@ func (p *Policy) read(root value) {
 	const example = "apiVersion: " + APIVersion
 	m := root.mapping(example, "apiVersion", "kind", "metadata", "trust", "freshness", "host", "guest", "warnOnly")
 	m.need("apiVersion", example).word(APIVersion)
-	m.need("kind", "kind: "+kindPolicy).word(kindPolicy)
+	m.need("kind", "kind: "+Kind).word(Kind)
 
 	const metadata = "metadata: {name: web-tier}"
 	meta := m.need("metadata", metadata).mapping(metadata, "name", "description", "expires")
@@ -386,7 +386,7 @@ func (p *Policy) knows(id string) bool {
 	for _, name := range []verify.Layer{verify.Host, verify.Guest} {
 		if text, ok := strings.CutPrefix(id, checkID(name, "pcr.")); ok {
 			n, err := strconv.Atoi(text)
-			l := p.layer(name)
+			l := p.Layer(name)
 			return err == nil && strconv.Itoa(n) == text && l != nil && l.PCRs[n] != nil
 		}
 	}

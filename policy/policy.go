@@ -14,7 +14,7 @@ import (
 // The identification that a policy file begins with.
 const (
 	APIVersion = "deepattest/v1"
-	kindPolicy = "Policy"
+	Kind       = "Policy"
 )
 
 // MaxPolicy is the most bytes a policy or trust file may have. IMA allow-lists
@@ -154,8 +154,8 @@ type EventRule struct {
 	Digest    quote.Hex
 }
 
-// layer returns the section of a layer, nil when there is none.
-func (p *Policy) layer(name verify.Layer) *LayerPolicy {
+// Layer returns the section of a layer, nil when there is none.
+func (p *Policy) Layer(name verify.Layer) *LayerPolicy {
 	switch {
 	case p == nil:
 		return nil
@@ -173,7 +173,7 @@ func (p *Policy) warnOnly(id string) bool { return p != nil && slices.Contains(p
 // expect lists what the rules of a layer rest on. Rules that only warn demand
 // nothing: what they need may be missing.
 func (p *Policy) expect(name verify.Layer) verify.Expect {
-	l := p.layer(name)
+	l := p.Layer(name)
 	if l == nil {
 		return verify.Expect{}
 	}

@@ -94,7 +94,7 @@ func (s *section) hiddenLine(found *quote.CommandLines) string {
 		switch {
 		case !covered:
 			return fmt.Sprintf("PCR %d is not quoted", n)
-		case !slices.Contains(s.claims.Log.Replayed(), n) && !untouched(value):
+		case !slices.Contains(s.claims.Log.Replayed(), n) && !Untouched(value):
 			return fmt.Sprintf("PCR %d is not explained by the log: pin it by value, and leave the rule out", n)
 		}
 	}
@@ -102,23 +102,13 @@ func (s *section) hiddenLine(found *quote.CommandLines) string {
 		return ""
 	}
 	r := &found.Unexplained[0]
-	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), wording.Clip(r.Hint(), maxText), r.PCR)
-}
-
-// untouched reports whether a PCR is as TPM2_Startup left it.
-func untouched(value []byte) bool {
-	for _, b := range value {
-		if b != 0 {
-			return false
-		}
-	}
-	return true
+	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), wording.Clip(r.Hint(), MaxText), r.PCR)
 }
 
 // lineText is a command line as a result holds it, which is UTF-8.
 func lineText(line string) string {
 	if utf8.ValidString(line) {
-		return wording.Clip(line, maxMeasured)
+		return wording.Clip(line, MaxMeasured)
 	}
 	var b strings.Builder
 	for len(line) > 0 {
@@ -130,5 +120,5 @@ func lineText(line string) string {
 		}
 		line = line[size:]
 	}
-	return wording.Clip(b.String(), maxMeasured)
+	return wording.Clip(b.String(), MaxMeasured)
 }

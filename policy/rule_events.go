@@ -37,7 +37,7 @@ func (s *section) events() outcome {
 		}
 		if before := s.unaccepted(records, i); before != nil && gap.Detail == "" {
 			gap = unknown("a required measurement is there, but the running system could have added it: require what was measured before it too, or pin PCR %d by value", r.PCR).
-				evidence(wording.Clip(before.Hint(), maxMeasured)+" "+before.Digest.String(), r.String(), s.place(before))
+				evidence(wording.Clip(before.Hint(), MaxMeasured)+" "+before.Digest.String(), r.String(), s.place(before))
 		}
 	}
 	if gap.Detail != "" {

@@ -87,7 +87,7 @@ func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
 }
 
 func (t *imaTally) unlisted(f quote.IMAFields, where string) (outcome, bool) {
-	return fail("a measured file is not on the list: %q", wording.Clip(f.Path, maxText)).evidence(measuredFile(f), t.rule.want(f.Path), where), true
+	return fail("a measured file is not on the list: %q", wording.Clip(f.Path, MaxText)).evidence(measuredFile(f), t.rule.want(f.Path), where), true
 }
 
 func (t *imaTally) accepts(f quote.IMAFields) bool {

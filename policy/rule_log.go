@@ -54,7 +54,7 @@ func (s *section) log() outcome {
 		switch {
 		case !covered:
 			return unknown("the quote does not cover PCR %d, which the log has to explain", n).evidence("", s.rules.Log.String(), where)
-		case !slices.Contains(explained, n) && !untouched(value):
+		case !slices.Contains(explained, n) && !Untouched(value):
 			return unknown("no log explains what PCR %d holds", n).evidence(value.String(), s.rules.Log.String(), where)
 		}
 	}

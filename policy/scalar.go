@@ -27,10 +27,10 @@ func (v value) scalar(want, example string) (string, bool) {
 }
 
 // text reads a text of one line.
-func (v value) text(example string) string { return v.textOf(example, maxText) }
+func (v value) text(example string) string { return v.textOf(example, MaxText) }
 
 // measuredText reads a text as a log has it.
-func (v value) measuredText(example string) string { return v.textOf(example, maxMeasured) }
+func (v value) measuredText(example string) string { return v.textOf(example, MaxMeasured) }
 
 func (v value) textOf(example string, most int) string {
 	s, ok := v.scalar("a text", example)

@@ -183,10 +183,10 @@ func (s *section) mismatch(n int, got quote.Hex, values []Value) outcome {
 // measuredText shows a measurement. A command line is a detail where the log holds
 // its digest only.
 func measuredText(name, detail string, digest quote.Hex) string {
-	if name == nameLoadOptions || name == nameCommandLineSection {
+	if name == quote.NameLoadOptions || name == quote.NameCommandLineSection {
 		name = strings.TrimSpace(name + " " + detail)
 	}
-	return wording.Clip(name, maxMeasured) + " " + digest.String()
+	return wording.Clip(name, MaxMeasured) + " " + digest.String()
 }
 
 func commonPrefix(have []quote.Component, want []ComponentValue) int {
@@ -220,7 +220,7 @@ func names(list []quote.Component) string {
 	const most = 6
 	var words []string
 	for _, c := range list[:min(most, len(list))] {
-		words = append(words, wording.Clip(c.Name, maxText/4))
+		words = append(words, wording.Clip(c.Name, MaxText/4))
 	}
 	s := strings.Join(words, ", ")
 	if len(list) > most {
@@ -284,4 +284,14 @@ func (s *section) firmware() outcome {
 		return gap
 	}
 	return pass("firmware %s is not denied", strings.TrimSpace(maker+" "+version))
+}
+
+// Untouched reports whether a PCR is as TPM2_Startup left it.
+func Untouched(value []byte) bool {
+	for _, b := range value {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
 }

@@ -52,8 +52,8 @@ type Prediction struct {
 // that is replaced gives one, or several where the machine decides what it uses of
 // a file. An error names the replacement that cannot be read or that replaces
 // nothing.
-func (p *Policy) Predict(layer verify.Layer, replacements []Replacement) (*Prediction, error) {
-	rules := p.layer(layer)
+func Predict(p *Policy, layer verify.Layer, replacements []Replacement) (*Prediction, error) {
+	rules := p.Layer(layer)
 	if rules == nil {
 		return nil, fmt.Errorf("the policy has no %s section: learn one first", layer)
 	}
@@ -139,7 +139,7 @@ func (s *stager) unexplained() {
 	for _, role := range s.roles {
 		for _, n := range changedBy(role) {
 			for _, v := range s.rules.PCRs[n] {
-				if len(v.Components) == 0 && !untouched(v.Digest) {
+				if len(v.Components) == 0 && !Untouched(v.Digest) {
 					s.stale[n] = true
 					s.note("PCR %d: the policy keeps no components of the value %.12s.., so nothing is predicted from it", n, v.Digest)
 				}
@@ -224,7 +224,7 @@ func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string
 		s.note("PCR %d: the components beside the value %.12s.. do not give it, so nothing is predicted from it", pcr, v.Digest)
 		return
 	}
-	next := Value{Note: wording.Clip(note, maxText), Components: list}
+	next := Value{Note: wording.Clip(note, MaxText), Components: list}
 	var err error
 	if next.Digest, err = quote.ExtendAll(s.alg, start, digests(list)); err != nil {
 		s.note("PCR %d: %v", pcr, err)

@@ -22,10 +22,7 @@ const (
 	nameGRUBModule    = "module command line: "
 	nameGRUBKernel    = "boot loader: grub_linuxefi Kernel" // Red Hat's 2.02 logs no path
 	nameGRUBInitrd    = "boot loader: grub_linuxefi Initrd"
-	nameLoadOptions   = "kernel command line"
 	nameInitrd        = "initrd"
-
-	nameCommandLineSection = namePrefixSection + ".cmdline"
 
 	nameInnerKernel = "image kernel of a unified kernel image"
 	nameFromMemory  = "image from memory"
@@ -177,7 +174,7 @@ func (s *stager) commandLine(r Replacement) (edit, error) {
 	stubs := func(n int, list []ComponentValue) ([]ComponentValue, touch) {
 		did := aside
 		for i := range list {
-			if n == 9 && list[i].Name == nameLoadOptions {
+			if n == 9 && list[i].Name == quote.NameLoadOptions {
 				s.note("PCR 9: the boot loader hands the kernel this command line and nothing more")
 				list[i].Digest, list[i].Detail, did = stub, detailOf(r.Text), replaced
 			}

@@ -38,7 +38,7 @@ func TestPredictDeviceTrees(t *testing.T) {
 	kernel := string(testPE([2]string{".text", "6.12"}))
 	image := testPE([2]string{".sdmagic", "#### LoaderInfo: systemd-stub 258.1 ####"}, [2]string{".linux", kernel}, [2]string{".cmdline", "ro"},
 		[2]string{".dtbauto", "tree a"}, [2]string{".dtbauto", "tree b"}, [2]string{".hwids", "ids"})
-	p, err := relog(t, "uki-sb", before.measure).policy(4, 11).Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", image)})
+	p, err := Predict(relog(t, "uki-sb", before.measure).policy(4, 11), verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", image)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestPredictBareSectionNames(t *testing.T) {
 		return before.measure(c, e)
 	})
 	after := newTestUKI("6.12", "13", "ro quiet", "two")
-	p, err := old.policy(11).Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
+	p, err := Predict(old.policy(11), verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestPredictProfileNumber(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rules := relog(t, "uki-sb", before.measure).policy(4, 11)
 			rules.Guest.PCRs[12] = []Value{value(tt.before...)}
-			p, err := rules.Predict(verify.Guest, []Replacement{fileOf(tt.role, "new.efi", image)})
+			p, err := Predict(rules, verify.Guest, []Replacement{fileOf(tt.role, "new.efi", image)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -155,7 +155,7 @@ func TestPredictStale(t *testing.T) {
 					rules.Guest.PCRs[9][0].Components[i].Name = tt.config
 				}
 			}
-			p, err := rules.Predict(verify.Guest, tt.stage)
+			p, err := Predict(rules, verify.Guest, tt.stage)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,7 +174,7 @@ func TestPredictStale(t *testing.T) {
 // A long line and one that Red Hat's GRUB measured with its NUL are learned whole,
 // and come back so from the file.
 func TestPolicyKeepsLongComponents(t *testing.T) {
-	name := "GRUB command: " + strings.Repeat("x", maxMeasured-32)
+	name := "GRUB command: " + strings.Repeat("x", MaxMeasured-32)
 	e, err := Edit([]byte("apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: p}\nguest:\n  pcrs:\n    8: "+strings.Repeat("1", 64)+"\n"), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -148,7 +148,7 @@ func (s *stager) choices(p *quote.UKIProfile, image quote.Hex, d digester, sure 
 		for _, section := range way {
 			if slices.Contains(names, section.Name) {
 				content := ComponentValue{Name: namePrefixSection + section.Name, Digest: digest(d.of(section.Content))}
-				if content.Name == nameCommandLineSection {
+				if content.Name == quote.NameCommandLineSection {
 					content.Detail = u.detail
 				}
 				one.sections = append(one.sections,
@@ -283,7 +283,7 @@ func (u *newUKI) handedOver(n int, list []ComponentValue) ([]ComponentValue, tou
 				return list, unforeseen
 			}
 			list[i].Digest, did = u.initrd, replaced
-		case nameLoadOptions:
+		case quote.NameLoadOptions:
 			switch {
 			case slices.ContainsFunc(u.components(12), func(c ComponentValue) bool { return !isProfile(c) }):
 				u.note("PCR 9: the command line does not come from the image, and is taken to stay the same")

@@ -179,7 +179,7 @@ func TestPredictUKI(t *testing.T) {
 		t.Run(sample, func(t *testing.T) {
 			old, next := relog(t, sample, before.measure), relog(t, sample, after.measure)
 			rules := old.policy(0, 2, 4, 7, 9, 11)
-			p, err := rules.Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
+			p, err := Predict(rules, verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -191,7 +191,7 @@ func TestPredictUKI(t *testing.T) {
 			for n, v := range p.Values {
 				rules.Guest.PCRs[n] = append(rules.Guest.PCRs[n], v...)
 			}
-			again, err := rules.Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
+			again, err := Predict(rules, verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
 			if err != nil || len(again.Values) != 0 {
 				t.Errorf("again: %v, %v", again, err)
 			}
@@ -209,7 +209,7 @@ func TestPredictUKISaysWhatItCannot(t *testing.T) {
 			}
 			return before.measure(c, e)
 		})
-		p, err := old.policy(4, 9, 11).Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
+		p, err := Predict(old.policy(4, 9, 11), verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,7 +221,7 @@ func TestPredictUKISaysWhatItCannot(t *testing.T) {
 	t.Run("components do not give the value", func(t *testing.T) {
 		rules := relog(t, "uki-sb", before.measure).policy(4, 11)
 		rules.Guest.PCRs[4][0].Components[0].Digest = sum("other")
-		p, err := rules.Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
+		p, err := Predict(rules, verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
 		if err != nil || len(p.Values[4]) != 0 || !strings.Contains(strings.Join(p.Notes, "\n"), "PCR 4: the components beside the value") {
 			t.Errorf("%+v, %v", p, err)
 		}
@@ -229,7 +229,7 @@ func TestPredictUKISaysWhatItCannot(t *testing.T) {
 	t.Run("not a UKI", func(t *testing.T) {
 		rules := relog(t, "uki-sb", before.measure).policy(4, 11)
 		for _, data := range [][]byte{nil, []byte("text"), testPE([2]string{".text", "x"})} {
-			if _, err := rules.Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "x", data)}); err == nil || !strings.Contains(err.Error(), "uki x:") {
+			if _, err := Predict(rules, verify.Guest, []Replacement{fileOf(RoleUKI, "x", data)}); err == nil || !strings.Contains(err.Error(), "uki x:") {
 				t.Errorf("%d bytes: %v", len(data), err)
 			}
 		}
@@ -301,7 +301,7 @@ func TestPredictGRUB(t *testing.T) {
 			mixed(func(g *testGRUB) { g.version, g.kernel = "-6.12", after.kernel }), []int{4, 8, 9}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p, err := old.policy(pcrs...).Predict(verify.Guest, tt.stage)
+			p, err := Predict(old.policy(pcrs...), verify.Guest, tt.stage)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -326,7 +326,7 @@ func TestPredictSecureBootVariables(t *testing.T) {
 		b = binary.LittleEndian.AppendUint64(b, uint64(len(list)))
 		return sum(string(b), utf16("KEK"), string(list))
 	})
-	p, err := old.policy(4, 7).Predict(verify.Guest, []Replacement{fileOf(RoleKEK, "KEK", list)})
+	p, err := Predict(old.policy(4, 7), verify.Guest, []Replacement{fileOf(RoleKEK, "KEK", list)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,13 +347,13 @@ func TestPredictRefuses(t *testing.T) {
 		"text not there":    {[]Replacement{{Role: RoleText, Text: "6.1=6.2"}}, "no component"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := rules.Predict(verify.Guest, tt.stage)
+			_, err := Predict(rules, verify.Guest, tt.stage)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%v, want %q", err, tt.want)
 			}
 		})
 	}
-	if _, err := rules.Predict(verify.Host, nil); err == nil || !strings.Contains(err.Error(), "no host section") {
+	if _, err := Predict(rules, verify.Host, nil); err == nil || !strings.Contains(err.Error(), "no host section") {
 		t.Error(err)
 	}
 }
@@ -435,7 +435,7 @@ func TestLifeOfAPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := editor.Policy().Predict(verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
+	p, err := Predict(editor.Policy(), verify.Guest, []Replacement{fileOf(RoleUKI, "new.efi", after.file)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func decide(checks []verify.Check, caps []string, needs ...verify.Layer) (Verdic
 		case c.Layer != verify.Context:
 			verdict = Rejected
 		}
-		return verdict, reason(by[0])
+		return verdict, Reason(by[0])
 	}
 	if len(caps) > 0 {
 		return Inconclusive, caps[0]
@@ -51,8 +51,8 @@ func decide(checks []verify.Check, caps []string, needs ...verify.Layer) (Verdic
 	return Trusted, fmt.Sprintf("every check that counts holds: %d passed, %d warned", passed, warned)
 }
 
-// reason puts a deciding check into one sentence.
-func reason(c verify.Check) string {
+// Reason puts a deciding check into one sentence.
+func Reason(c verify.Check) string {
 	s := c.ID + ": " + c.Detail
 	switch {
 	case c.Got != "" && c.Want != "":

@@ -31,6 +31,13 @@ const (
 	RestsHint Rests = "hint"
 )
 
+// Names of components whose text is their Detail, if it is known at all: what is
+// measured is a digest of it.
+const (
+	NameLoadOptions        = "kernel command line"
+	NameCommandLineSection = "UKI section .cmdline"
+)
+
 // Kinds of components.
 const (
 	KindFirmware       = "firmware"

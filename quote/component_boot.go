@@ -194,7 +194,7 @@ func (c *Component) tag(e *Event) {
 	case tagLinuxInitrd:
 		c.set(KindInitrd, "initrd", text)
 	case tagLinuxLoadOptions:
-		c.set(KindCommandLine, "kernel command line", text)
+		c.set(KindCommandLine, NameLoadOptions, text)
 	case tagLoaderConf:
 		c.set(KindFile, "loader.conf", "")
 	case tagDeviceTree:

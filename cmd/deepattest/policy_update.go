@@ -150,7 +150,7 @@ func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Laye
 		}
 	}
 	if len(replacements) > 0 {
-		prediction, err := editor.Policy().Predict(layer, replacements)
+		prediction, err := policy.Predict(editor.Policy(), layer, replacements)
 		if err != nil {
 			return usagef("--stage %w", err)
 		}
