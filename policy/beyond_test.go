@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -32,7 +33,10 @@ func guestSection(t *testing.T, rules, boot string, edit func(l *quote.Layer)) *
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := sampleLayer(t, boot)
+	l, err := testlab.Captured("../quote/testdata/logs/" + boot)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if edit != nil {
 		edit(l)
 	}
@@ -47,7 +51,11 @@ func guestSection(t *testing.T, rules, boot string, edit func(l *quote.Layer)) *
 func TestSecureBootCertificatesAndRevocations(t *testing.T) {
 	// The only entry of dbx in both boots.
 	var revoked string
-	log, err := quote.ParseEventLog(sampleLayer(t, "uki-sb").Logs.UEFI)
+	layer, err := testlab.Captured("../quote/testdata/logs/uki-sb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := quote.ParseEventLog(layer.Logs.UEFI)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,16 +66,18 @@ func TestSecureBootCertificatesAndRevocations(t *testing.T) {
 	}
 	retype := func(from, to quote.EventType) func(l *quote.Layer) {
 		return func(l *quote.Layer) {
-			log, err := quote.ParseEventLog(l.Logs.UEFI)
+			var err error
+			l.Logs.UEFI, err = testlab.EditLog(l.Logs.UEFI, func(events []quote.Event) []quote.Event {
+				for i := range events {
+					if events[i].Type == from {
+						events[i].Type = to
+					}
+				}
+				return events
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
-			for i := range log.Events {
-				if log.Events[i].Type == from {
-					log.Events[i].Type = to
-				}
-			}
-			l.Logs.UEFI = encodeLog(log)
 		}
 	}
 	for _, tt := range []struct {
@@ -103,17 +113,22 @@ func TestSecureBootCertificatesAndRevocations(t *testing.T) {
 // certificate.
 func TestHiddenCertificateIsUnknown(t *testing.T) {
 	s := guestSection(t, "secureBoot: {certificates: ["+snakeoil+"]}", "uki-sb", func(l *quote.Layer) {
+		var err error
+		l.Logs.UEFI, err = testlab.EditLog(l.Logs.UEFI, func(events []quote.Event) []quote.Event {
+			e := events[slices.IndexFunc(events, func(e quote.Event) bool { return e.Type == quote.EventEFIVariableAuthority })]
+			hidden := quote.Event{PCR: 7, Type: quote.EventCompactHash, Data: []byte("nothing"), Digests: nil}
+			for _, d := range e.Digests {
+				hidden.Digests = append(hidden.Digests, quote.EventDigest{Alg: d.Alg, Digest: bytes.Repeat([]byte{9}, len(d.Digest))})
+			}
+			return append(events, hidden)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		log, err := quote.ParseEventLog(l.Logs.UEFI)
 		if err != nil {
 			t.Fatal(err)
 		}
-		e := log.Events[slices.IndexFunc(log.Events, func(e quote.Event) bool { return e.Type == quote.EventEFIVariableAuthority })]
-		hidden := quote.Event{PCR: 7, Type: quote.EventCompactHash, Data: []byte("nothing"), Digests: nil}
-		for _, d := range e.Digests {
-			hidden.Digests = append(hidden.Digests, quote.EventDigest{Alg: d.Alg, Digest: bytes.Repeat([]byte{9}, len(d.Digest))})
-		}
-		log.Events = append(log.Events, hidden)
-		l.Logs.UEFI = encodeLog(log)
 		r, err := log.Replay(quote.SHA256)
 		if err != nil {
 			t.Fatal(err)

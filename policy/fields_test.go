@@ -9,6 +9,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -68,7 +69,7 @@ func TestEveryFieldTakesPartInDiff(t *testing.T) {
 		"Value.Note":       "decides nothing: told with a digest that differs",
 		"Value.Components": "decide nothing: they explain a digest that differs",
 		"ComponentValue":   "decides nothing: explains a digest that differs",
-	}.check(t, changing(t, func(p *policy.Policy) string { return fmt.Sprintf("%+v", policy.Diff(from, p).Changes) }))
+	}.check(t, changing(t, func(p *policy.Policy) string { return fmt.Sprintf("%+v", lifecycle.Diff(from, p).Changes) }))
 }
 
 // Coverage is about what may run: a field takes part when it decides whether a
@@ -111,7 +112,7 @@ func TestEveryFieldTakesPartInLearn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := policy.Learn([]*verify.Report{report}, policy.LearnOptions{})
+		text, err := lifecycle.Learn([]*verify.Report{report}, lifecycle.LearnOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -101,7 +102,7 @@ func TestXenVerdicts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := policy.Learn([]*verify.Report{report}, policy.LearnOptions{})
+	text, err := lifecycle.Learn([]*verify.Report{report}, lifecycle.LearnOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

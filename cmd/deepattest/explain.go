@@ -8,6 +8,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -69,7 +70,7 @@ func (p *program) explain(c *cli.Context) error {
 		if err != nil {
 			return err
 		}
-		texts[i], err = p.explained(c, policy.Explain(reader.rules, boot))
+		texts[i], err = p.explained(c, lifecycle.Explain(reader.rules, boot))
 		return err
 	}); err != nil {
 		return err
@@ -85,21 +86,21 @@ func separator(format string) []byte {
 }
 
 func (p *program) explainTwo(c *cli.Context, reader bootReader) error {
-	boots := make([]*policy.Boot, 2)
+	boots := make([]*lifecycle.Boot, 2)
 	if err := p.each(c, func(i int, data []byte) (err error) {
 		boots[i], err = reader.read(c.Args().Get(i), data)
 		return err
 	}); err != nil {
 		return err
 	}
-	text, err := p.explained(c, policy.Compare(boots[0], boots[1]))
+	text, err := p.explained(c, lifecycle.Compare(boots[0], boots[1]))
 	if err != nil {
 		return err
 	}
 	return p.writeOutput("-", text)
 }
 
-func (p *program) explained(c *cli.Context, e *policy.Explanation) ([]byte, error) {
+func (p *program) explained(c *cli.Context, e *lifecycle.Explanation) ([]byte, error) {
 	if n := c.Int("pcr"); n >= 0 {
 		e.Only(n)
 	}
@@ -118,13 +119,13 @@ type bootReader struct {
 	verified bool
 }
 
-func (r bootReader) read(name string, data []byte) (*policy.Boot, error) {
+func (r bootReader) read(name string, data []byte) (*lifecycle.Boot, error) {
 	if !r.verified {
 		b, err := quote.ParseBundle(data)
 		if err != nil {
 			return nil, cannot(fmt.Errorf("%s: %w", name, err))
 		}
-		return policy.UnverifiedBoot(name, b, r.rules), nil
+		return lifecycle.UnverifiedBoot(name, b, r.rules), nil
 	}
 	opts, err := r.rules.Options(r.opts)
 	if err != nil {
@@ -134,5 +135,5 @@ func (r bootReader) read(name string, data []byte) (*policy.Boot, error) {
 	if err != nil {
 		return nil, err
 	}
-	return policy.VerifiedBoot(name, report), nil
+	return lifecycle.VerifiedBoot(name, report), nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -72,7 +73,7 @@ func newGoldenRun(t *testing.T) *goldenRun {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := policy.Learn([]*verify.Report{r}, policy.LearnOptions{Name: name})
+		text, err := lifecycle.Learn([]*verify.Report{r}, lifecycle.LearnOptions{Name: name})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 )
 
 func (p *program) keylimeEnrolCommand() *cli.Command {
@@ -91,10 +92,10 @@ func (p *program) keylimeEnrol(c *cli.Context) error {
 
 // exportable reports what of a policy Keylime cannot be given.
 func exportable(rules *policy.Policy, files bool) error {
-	if _, err := policy.ExportKeylime(rules.Guest, nil); err != nil || !files {
+	if _, err := lifecycle.ExportKeylime(rules.Guest, nil); err != nil || !files {
 		return err
 	}
-	_, _, err := policy.ExportKeylimeRuntime(rules.Guest.IMA)
+	_, _, err := lifecycle.ExportKeylimeRuntime(rules.Guest.IMA)
 	return err
 }
 

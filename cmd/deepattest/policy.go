@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -60,7 +61,7 @@ func (p *program) policyLearn(c *cli.Context) error {
 		opts.Host = verify.Expect{TPM: quote.Version12, Bank: quote.SHA1}
 		opts.Guest = opts.Host
 	}
-	learner := policy.NewLearner(policy.LearnOptions{Name: c.String("name")})
+	learner := lifecycle.NewLearner(lifecycle.LearnOptions{Name: c.String("name")})
 	if err := p.eachReport(c, c.Args().Slice(), opts, func(i int, r *verify.Report) error { return cannot(learner.Add(i, r)) }); err != nil {
 		return err
 	}

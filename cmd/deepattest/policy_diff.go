@@ -6,7 +6,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/internal/report"
-	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 )
 
 func (p *program) policyDiffCommand() *cli.Command {
@@ -35,7 +35,7 @@ func (p *program) policyDiff(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	difference := policy.Diff(from, to)
+	difference := lifecycle.Diff(from, to)
 	switch format := c.String("format"); format {
 	case "text":
 		var b bytes.Buffer

@@ -5,6 +5,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -69,7 +70,7 @@ func (p *program) policyExportKeylime(c *cli.Context) error {
 		}
 		carrier = keylime.CarrierValue(rules.Digest)
 	}
-	out, err := policy.ExportKeylime(section, carrier)
+	out, err := lifecycle.ExportKeylime(section, carrier)
 	if err != nil {
 		return usagef("%s: %w", c.Args().First(), err)
 	}
@@ -86,7 +87,7 @@ func (p *program) policyExportRuntime(c *cli.Context) error {
 	if section != nil {
 		files = section.IMA
 	}
-	out, warnings, err := policy.ExportKeylimeRuntime(files)
+	out, warnings, err := lifecycle.ExportKeylimeRuntime(files)
 	if err != nil {
 		return usagef("%s: %w", c.Args().First(), err)
 	}

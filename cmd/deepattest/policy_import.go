@@ -4,6 +4,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -46,7 +47,7 @@ func (p *program) policyImportPCRRead(c *cli.Context) error {
 	if err != nil {
 		return usagef("--bank: %w", err)
 	}
-	text, err := policy.ImportPCRRead(data, bank, layer, c.String("name"))
+	text, err := lifecycle.ImportPCRRead(data, bank, layer, c.String("name"))
 	if err != nil {
 		return usagef("%s: %w", path, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -28,7 +29,7 @@ func (p *program) policyImportKeylime(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	found, err := policy.ImportKeylime(data)
+	found, err := lifecycle.ImportKeylime(data)
 	if err != nil {
 		return usagef("%s: %w", path, err)
 	}
@@ -53,7 +54,7 @@ func (p *program) policyImportRuntime(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	rule, warnings, err := policy.ImportKeylimeRuntime(data)
+	rule, warnings, err := lifecycle.ImportKeylimeRuntime(data)
 	if err != nil {
 		return usagef("%s: %w", path, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -71,7 +72,7 @@ func (p *program) policyUpdate(c *cli.Context) error {
 	if err != nil {
 		return usagef("policy: %w", err)
 	}
-	editor, err := policy.Edit(data, besideFiles(path))
+	editor, err := lifecycle.Edit(data, besideFiles(path))
 	if err != nil {
 		return usage(inFile(path, err))
 	}
@@ -121,13 +122,13 @@ func (p *program) updateOptions(c *cli.Context, rules *policy.Policy, bundles bo
 	return rules.Options(opts)
 }
 
-func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Layer, stages []string, opts verify.Options) error {
-	var replacements []policy.Replacement
+func (p *program) stage(c *cli.Context, editor *lifecycle.Editor, layer verify.Layer, stages []string, opts verify.Options) error {
+	var replacements []lifecycle.Replacement
 	var canaries []string
 	for _, text := range stages {
 		// Names of components may have an equals sign in them, paths seldom do.
 		role, value, ok := strings.Cut(text, "=")
-		if role != policy.RoleText && role != policy.RoleCommandLine {
+		if role != lifecycle.RoleText && role != lifecycle.RoleCommandLine {
 			if i := strings.LastIndexByte(text, '='); i >= 0 {
 				role, value = text[:i], text[i+1:]
 			}
@@ -138,19 +139,19 @@ func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Laye
 		switch role {
 		case roleBundle:
 			canaries = append(canaries, value)
-		case policy.RoleText, policy.RoleCommandLine:
-			replacements = append(replacements, policy.Replacement{Role: role, Text: value})
+		case lifecycle.RoleText, lifecycle.RoleCommandLine:
+			replacements = append(replacements, lifecycle.Replacement{Role: role, Text: value})
 		default:
 			f, size, err := openRegular(value)
 			if err != nil {
 				return usagef("--stage %s: %w", role, err)
 			}
 			defer f.Close()
-			replacements = append(replacements, policy.Replacement{Role: role, Name: filepath.Base(value), Data: f, Size: size})
+			replacements = append(replacements, lifecycle.Replacement{Role: role, Name: filepath.Base(value), Data: f, Size: size})
 		}
 	}
 	if len(replacements) > 0 {
-		prediction, err := policy.Predict(editor.Policy(), layer, replacements)
+		prediction, err := lifecycle.Predict(editor.Policy(), layer, replacements)
 		if err != nil {
 			return usagef("--stage %w", err)
 		}
@@ -169,7 +170,7 @@ func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Laye
 	if len(canaries) == 0 {
 		return nil
 	}
-	learner := policy.NewLearner(policy.LearnOptions{})
+	learner := lifecycle.NewLearner(lifecycle.LearnOptions{})
 	if err := p.eachReport(c, canaries, opts, func(i int, r *verify.Report) error { return cannot(learner.Add(i, r)) }); err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func (p *program) stage(c *cli.Context, editor *policy.Editor, layer verify.Laye
 }
 
 // whyNothing says why a prediction gives a policy nothing.
-func whyNothing(p *policy.Prediction) string {
+func whyNothing(p *lifecycle.Prediction) string {
 	if len(p.Stale) == 0 {
 		return "the policy accepts the values after the change already"
 	}
@@ -230,7 +231,7 @@ func openRegular(path string) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
-func (p *program) prune(c *cli.Context, editor *policy.Editor, layer verify.Layer, bundles []string, opts verify.Options) error {
+func (p *program) prune(c *cli.Context, editor *lifecycle.Editor, layer verify.Layer, bundles []string, opts verify.Options) error {
 	if err := p.eachReport(c, bundles, opts, func(i int, r *verify.Report) error {
 		if err := editor.Saw(layer, i, r); err != nil {
 			return cannot(fmt.Errorf("prune: %w", err))

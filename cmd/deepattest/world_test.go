@@ -18,6 +18,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -91,7 +92,7 @@ func mint() (*minted, error) {
 	if err != nil {
 		return nil, err
 	}
-	m.files["policy.yaml"], err = policy.Learn([]*verify.Report{report}, policy.LearnOptions{Name: "web-tier"})
+	m.files["policy.yaml"], err = lifecycle.Learn([]*verify.Report{report}, lifecycle.LearnOptions{Name: "web-tier"})
 	return m, err
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/deepattest/deepattest/internal/host"
 	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -137,7 +138,7 @@ func (d *show) learn(b *quote.Bundle, challenge []byte) error {
 	if err != nil {
 		return err
 	}
-	text, err := policy.Learn([]*verify.Report{r}, policy.LearnOptions{Name: "web-tier"})
+	text, err := lifecycle.Learn([]*verify.Report{r}, lifecycle.LearnOptions{Name: "web-tier"})
 	if err != nil {
 		return err
 	}

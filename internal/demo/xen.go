@@ -11,6 +11,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -51,7 +52,7 @@ func runXen(ctx context.Context, dir string, d *show) (err error) {
 	at := d.Now().Add(24 * time.Hour) // the maker's certificates begin with the demonstration
 	d.Note("attesting a guest by the deep quote of its vTPM, then forging others")
 	s, err := lab.Scenario(ctx, spare, challenge, at, func(r *verify.Report) ([]byte, error) {
-		return policy.Learn([]*verify.Report{r}, policy.LearnOptions{Name: "xen-guest"})
+		return lifecycle.Learn([]*verify.Report{r}, lifecycle.LearnOptions{Name: "xen-guest"})
 	})
 	if err != nil {
 		return err

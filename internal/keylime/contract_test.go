@@ -24,6 +24,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -339,7 +340,7 @@ func show(ctx context.Context, t *testing.T, s *replayed, id string) error {
 
 func checkPolicy(t *testing.T, text string) {
 	t.Helper()
-	if _, err := policy.ImportKeylime([]byte(text)); err != nil {
+	if _, err := lifecycle.ImportKeylime([]byte(text)); err != nil {
 		t.Errorf("tpm_policy %s: %v", text, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -84,20 +85,20 @@ func (m Metadata) encode() (string, error) {
 func Enrol(ctx context.Context, r *Registrar, v *Verifier, e Enrolment) (*Enrolled, error) {
 	fault := func(err error) (*Enrolled, error) { return nil, fmt.Errorf("enrol agent %s: %w", e.ID, err) }
 	if e.Policy == nil {
-		return fault(policy.ErrNoPCRs)
+		return fault(lifecycle.ErrNoPCRs)
 	}
 	var carrier quote.Hex
 	if e.Carry {
 		carrier = CarrierValue(e.Policy.Digest)
 	}
-	exported, err := policy.ExportKeylime(e.Policy.Guest, carrier)
+	exported, err := lifecycle.ExportKeylime(e.Policy.Guest, carrier)
 	if err != nil {
 		return fault(err)
 	}
 	out := &Enrolled{TPMPolicy: exported.JSON, Warnings: exported.Warnings}
 	add := NewAgent{TPMPolicy: exported.JSON}
 	if e.Files {
-		runtime, warnings, err := policy.ExportKeylimeRuntime(e.Policy.Guest.IMA)
+		runtime, warnings, err := lifecycle.ExportKeylimeRuntime(e.Policy.Guest.IMA)
 		if err != nil {
 			return fault(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -119,7 +120,7 @@ func TestEnrol(t *testing.T) {
 		t.Errorf("enrolled %+v", done)
 	}
 	e.Policy = &policy.Policy{Guest: &policy.LayerPolicy{Bank: quote.SHA256}}
-	if _, err := keylime.Enrol(ctx, s.records, s.admin, e); !errors.Is(err, policy.ErrNoPCRs) {
+	if _, err := keylime.Enrol(ctx, s.records, s.admin, e); !errors.Is(err, lifecycle.ErrNoPCRs) {
 		t.Errorf("policy without PCRs: %v", err)
 	}
 	s.Set(func(o *testlab.KeylimeOptions) { o.Pull = true })

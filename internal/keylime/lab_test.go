@@ -21,6 +21,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -181,7 +182,7 @@ func (d *vtpm) tpmPolicy(t testing.TB, carrier quote.Hex) string {
 	for n, v := range values[quote.SHA256] {
 		l.PCRs[n] = []policy.Value{{Digest: v}}
 	}
-	out, err := policy.ExportKeylime(l, carrier)
+	out, err := lifecycle.ExportKeylime(l, carrier)
 	must(t, err)
 	return out.JSON
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -362,9 +363,9 @@ func TestRefusals(t *testing.T) {
 			return push(verifier(carriers), keylime.Push{Document: document(result(policy.Trusted), agentID, documentKey(t))})
 		}, keylime.ErrClockSkew, []string{"image owner: ", "clock", "10m"}},
 		{"policy without PCR values", func() error {
-			_, err := policy.ExportKeylime(&policy.LayerPolicy{Bank: quote.SHA256}, nil)
+			_, err := lifecycle.ExportKeylime(&policy.LayerPolicy{Bank: quote.SHA256}, nil)
 			return err
-		}, policy.ErrNoPCRs, []string{"tenant: ", "no PCR value"}},
+		}, lifecycle.ErrNoPCRs, []string{"tenant: ", "no PCR value"}},
 		{"agent without PCR values", func() error {
 			rec, err := s.records.Show(ctx, agentID)
 			must(t, err)

@@ -57,7 +57,7 @@ var ErrPullMode = errors.New("the verifier runs in pull mode; Keylime administra
 // NewAgent is what an administrator enrols.
 type NewAgent struct {
 	AK              []byte // TPM2B_PUBLIC of the attestation key, from the registrar's record
-	TPMPolicy       string // JSON, see policy.ExportKeylime
+	TPMPolicy       string // JSON, see lifecycle.ExportKeylime
 	RuntimePolicy   []byte // Keylime's IMA runtime policy, JSON; nil: IMA is not looked at
 	Metadata        string // JSON that comes back as meta_data in the agent's status
 	IP              string // pull mode: where the agent listens

@@ -5,13 +5,13 @@ import (
 	"io"
 	"strings"
 
-	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 )
 
 // ExplainText writes an explanation for people, in ASCII: what changed first, then
 // PCR by PCR from what to what, with the usual cause and whom to ask. No text from
 // evidence or policy reaches w unescaped.
-func ExplainText(w io.Writer, e *policy.Explanation, o TextOptions) error {
+func ExplainText(w io.Writer, e *lifecycle.Explanation, o TextOptions) error {
 	t := &text{o: o, width: max(o.Width, 60)}
 	if o.Width == 0 {
 		t.width = 100
@@ -26,13 +26,13 @@ func ExplainText(w io.Writer, e *policy.Explanation, o TextOptions) error {
 	return write(w, []byte(t.b.String()))
 }
 
-func (t *text) explainLayer(l policy.LayerExplanation) {
+func (t *text) explainLayer(l lifecycle.LayerExplanation) {
 	var same, open []string
 	for _, p := range l.PCRs {
 		switch p.Outcome {
-		case policy.PCRSame:
+		case lifecycle.PCRSame:
 			same = append(same, fmt.Sprint(p.PCR))
-		case policy.PCROpen:
+		case lifecycle.PCROpen:
 			open = append(open, fmt.Sprint(p.PCR))
 		}
 	}
@@ -47,9 +47,9 @@ func (t *text) explainLayer(l policy.LayerExplanation) {
 	t.para(fmt.Sprintf(" %-6s", clean(string(l.Layer), maxName)), "        ", head)
 	for _, p := range l.PCRs {
 		switch p.Outcome {
-		case policy.PCRDiffers:
+		case lifecycle.PCRDiffers:
 			t.explainPCR(p)
-		case policy.PCRNotQuoted:
+		case lifecycle.PCRNotQuoted:
 			fmt.Fprintf(&t.b, "  PCR %-2d not quoted on one of the sides\n", p.PCR)
 		}
 	}
@@ -61,7 +61,7 @@ func (t *text) explainLayer(l policy.LayerExplanation) {
 	}
 }
 
-func (t *text) explainPCR(p policy.PCRExplanation) {
+func (t *text) explainPCR(p lifecycle.PCRExplanation) {
 	t.para(t.paint(red, fmt.Sprintf("  PCR %-2d ", p.PCR)), "         ", fmt.Sprintf("%s -> %s", labelled(p.From.String(), p.Closest), short(p.To.String())))
 	for i, c := range p.Changes {
 		what := "changed"
@@ -101,7 +101,7 @@ func labelled(digest, note string) string {
 
 // sides are the two sides of a change, empty where there is none, and what differs
 // in their texts when those are long; the sides are without them then.
-func sides(c policy.Change) (from, to, diff string) {
+func sides(c lifecycle.Change) (from, to, diff string) {
 	var was, is string
 	if c.From != nil {
 		was = told(c.From, c)
@@ -122,7 +122,7 @@ func sides(c policy.Change) (from, to, diff string) {
 }
 
 // told is what tells one side of a change from the other, beside its digest.
-func told(c *policy.Component, of policy.Change) string {
+func told(c *lifecycle.Component, of lifecycle.Change) string {
 	var parts []string
 	if c.Name != of.Component {
 		parts = append(parts, c.Name)
@@ -134,7 +134,7 @@ func told(c *policy.Component, of policy.Change) string {
 }
 
 // state is one side of a change: its digest, and what tells it from the other.
-func state(c *policy.Component, told string) string {
+func state(c *lifecycle.Component, told string) string {
 	s := short(c.Digest.String())
 	if told != "" {
 		s += " " + Whole(told)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -15,18 +16,18 @@ import (
 // hostileText is text that must not reach a terminal as it is.
 const hostileText = "\x1b[2J\nfake line \u202etxt \x00"
 
-func explanation(text string) *policy.Explanation {
+func explanation(text string) *lifecycle.Explanation {
 	event := 7
 	digest := quote.Hex(bytes.Repeat([]byte{0xab}, 32))
-	return &policy.Explanation{
-		From: text, To: text, Layers: []policy.LayerExplanation{
+	return &lifecycle.Explanation{
+		From: text, To: text, Layers: []lifecycle.LayerExplanation{
 			{Layer: verify.Host, Note: text},
-			{Layer: verify.Guest, Summary: []string{text}, PCRs: []policy.PCRExplanation{
-				{PCR: 0, Outcome: policy.PCRSame}, {PCR: 1, Outcome: policy.PCROpen}, {PCR: 2, Outcome: policy.PCRNotQuoted},
-				{PCR: 4, Outcome: policy.PCRDiffers, From: digest, To: digest, Closest: text, More: 3, Note: text, Changes: []policy.Change{
-					{Component: text, From: &policy.Component{Name: text, Detail: text, Digest: digest}, To: &policy.Component{Name: "x", Digest: digest, Event: &event}, Cause: text, Actor: text},
-					{Component: "new", To: &policy.Component{Name: "new", Digest: digest, Event: &event, Proven: true}, Cause: "a", Actor: "b"},
-					{Component: "old", From: &policy.Component{Name: "old", Digest: digest}, Cause: "c", Actor: "d"},
+			{Layer: verify.Guest, Summary: []string{text}, PCRs: []lifecycle.PCRExplanation{
+				{PCR: 0, Outcome: lifecycle.PCRSame}, {PCR: 1, Outcome: lifecycle.PCROpen}, {PCR: 2, Outcome: lifecycle.PCRNotQuoted},
+				{PCR: 4, Outcome: lifecycle.PCRDiffers, From: digest, To: digest, Closest: text, More: 3, Note: text, Changes: []lifecycle.Change{
+					{Component: text, From: &lifecycle.Component{Name: text, Detail: text, Digest: digest}, To: &lifecycle.Component{Name: "x", Digest: digest, Event: &event}, Cause: text, Actor: text},
+					{Component: "new", To: &lifecycle.Component{Name: "new", Digest: digest, Event: &event, Proven: true}, Cause: "a", Actor: "b"},
+					{Component: "old", From: &lifecycle.Component{Name: "old", Digest: digest}, Cause: "c", Actor: "d"},
 				}},
 			}},
 		},
@@ -48,7 +49,7 @@ func TestExplainTextIsHarmless(t *testing.T) {
 	}
 	var diff bytes.Buffer
 	pcr := 4
-	if err := DiffText(&diff, &policy.Difference{From: policy.PolicyRef{Name: hostileText, Digest: quote.Hex{1}}, Changes: []policy.RuleChange{
+	if err := DiffText(&diff, &lifecycle.Difference{From: policy.PolicyRef{Name: hostileText, Digest: quote.Hex{1}}, Changes: []lifecycle.RuleChange{
 		{Layer: verify.Guest, PCR: &pcr, Rule: hostileText, Added: hostileText, Note: hostileText, Components: explanation(hostileText).Layers[1].PCRs[3].Changes},
 	}}, TextOptions{}); err != nil {
 		t.Fatal(err)
@@ -101,11 +102,11 @@ name -> name
 }
 
 func TestDiffTextIsBounded(t *testing.T) {
-	d := &policy.Difference{}
+	d := &lifecycle.Difference{}
 	for i := range 1000 {
-		d.Changes = append(d.Changes, policy.RuleChange{Layer: verify.Guest, Rule: "ima.allow", Added: fmt.Sprint("/file/", i), Effect: policy.Looser})
+		d.Changes = append(d.Changes, lifecycle.RuleChange{Layer: verify.Guest, Rule: "ima.allow", Added: fmt.Sprint("/file/", i), Effect: lifecycle.Looser})
 	}
-	d.Changes = append(d.Changes, policy.RuleChange{Layer: verify.Guest, Rule: "secureBoot.required", Removed: "true", Added: "false", Effect: policy.Looser})
+	d.Changes = append(d.Changes, lifecycle.RuleChange{Layer: verify.Guest, Rule: "secureBoot.required", Removed: "true", Added: "false", Effect: lifecycle.Looser})
 	var b bytes.Buffer
 	if err := DiffText(&b, d, TextOptions{}); err != nil {
 		t.Fatal(err)

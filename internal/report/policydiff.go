@@ -8,6 +8,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -18,7 +19,7 @@ const maxEntries = 20
 // DiffText writes how two policies differ for a review, in ASCII: one line for
 // each entry that is new or gone, whether more or less is accepted with it, and
 // under a PCR value what was measured otherwise.
-func DiffText(w io.Writer, d *policy.Difference, o TextOptions) error {
+func DiffText(w io.Writer, d *lifecycle.Difference, o TextOptions) error {
 	t := &text{o: o, width: max(o.Width, 60)}
 	if o.Width == 0 {
 		t.width = 100
@@ -58,7 +59,7 @@ func policyName(p policy.PolicyRef) string {
 
 // replaced is the entry that an added one most likely stands for: of those that the
 // same rule loses the closest.
-func replaced(changes []policy.RuleChange, c policy.RuleChange) string {
+func replaced(changes []lifecycle.RuleChange, c lifecycle.RuleChange) string {
 	if c.Added == "" || c.Removed != "" || len(c.Added) <= maxEye {
 		return c.Removed
 	}
@@ -72,15 +73,15 @@ func replaced(changes []policy.RuleChange, c policy.RuleChange) string {
 }
 
 // ruleChange writes one change; instead is what an added entry stands for, or empty.
-func (t *text) ruleChange(c policy.RuleChange, instead string) {
+func (t *text) ruleChange(c lifecycle.RuleChange, instead string) {
 	tail := ""
 	if c.Note != "" {
 		tail = "  " + clean(c.Note, maxValue)
 	}
 	switch c.Effect {
-	case policy.Looser:
+	case lifecycle.Looser:
 		tail += "   " + t.paint(yellow, "accepts more")
-	case policy.Stricter:
+	case lifecycle.Stricter:
 		tail += "   accepts less"
 	}
 	switch {

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -49,12 +49,12 @@ func TestReportsShowWhatWasAppended(t *testing.T) {
 func TestExplainAndDiffShowWhatDiffers(t *testing.T) {
 	digest := quote.Hex(bytes.Repeat([]byte{0xab}, 32))
 	evil := longLine + " init=/bin/sh"
-	change := policy.Change{
+	change := lifecycle.Change{
 		Component: "kernel command line", Cause: "a", Actor: "b",
-		From: &policy.Component{Name: "kernel command line: " + longLine, Digest: digest}, To: &policy.Component{Name: "kernel command line: " + evil, Digest: digest},
+		From: &lifecycle.Component{Name: "kernel command line: " + longLine, Digest: digest}, To: &lifecycle.Component{Name: "kernel command line: " + evil, Digest: digest},
 	}
-	added := policy.Change{Component: "UKI section .cmdline", To: &policy.Component{Name: "UKI section .cmdline", Detail: evil, Digest: digest}, Cause: "a", Actor: "b"}
-	e := &policy.Explanation{Layers: []policy.LayerExplanation{{Layer: verify.Guest, PCRs: []policy.PCRExplanation{{PCR: 8, Outcome: policy.PCRDiffers, Changes: []policy.Change{change, added}}}}}}
+	added := lifecycle.Change{Component: "UKI section .cmdline", To: &lifecycle.Component{Name: "UKI section .cmdline", Detail: evil, Digest: digest}, Cause: "a", Actor: "b"}
+	e := &lifecycle.Explanation{Layers: []lifecycle.LayerExplanation{{Layer: verify.Guest, PCRs: []lifecycle.PCRExplanation{{PCR: 8, Outcome: lifecycle.PCRDiffers, Changes: []lifecycle.Change{change, added}}}}}}
 	var b bytes.Buffer
 	if err := ExplainText(&b, e, TextOptions{}); err != nil {
 		t.Fatal(err)
@@ -66,16 +66,16 @@ func TestExplainAndDiffShowWhatDiffers(t *testing.T) {
 	if !strings.Contains(text, "abababababab.. "+evil+" usual") {
 		t.Errorf("an added line is not whole:\n%s", b.String())
 	}
-	d := &policy.Difference{}
-	for _, c := range []policy.RuleChange{
+	d := &lifecycle.Difference{}
+	for _, c := range []lifecycle.RuleChange{
 		{Rule: "cmdline.allow", Removed: "other"}, {Rule: "cmdline.allow", Removed: longLine}, {Rule: "cmdline.allow", Added: "x"}, {Rule: "cmdline.allow", Added: evil},
-		{Rule: "pcrs.8", Added: "aa", Components: []policy.Change{change}},
+		{Rule: "pcrs.8", Added: "aa", Components: []lifecycle.Change{change}},
 	} {
 		c.Layer = verify.Guest
 		d.Changes = append(d.Changes, c)
 	}
 	for range maxEntries { // more lines do not push one out of sight
-		d.Changes = append([]policy.RuleChange{{Layer: verify.Guest, Rule: "cmdline.allow", Added: "y", Effect: policy.Looser}}, d.Changes...)
+		d.Changes = append([]lifecycle.RuleChange{{Layer: verify.Guest, Rule: "cmdline.allow", Added: "y", Effect: lifecycle.Looser}}, d.Changes...)
 	}
 	b.Reset()
 	if err := DiffText(&b, d, TextOptions{}); err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -29,7 +30,7 @@ func startXen(t *testing.T, software bool) (lab, spare *testlab.XenLab) {
 }
 
 func learn(r *verify.Report) ([]byte, error) {
-	return policy.Learn([]*verify.Report{r}, policy.LearnOptions{Name: "xen"})
+	return lifecycle.Learn([]*verify.Report{r}, lifecycle.LearnOptions{Name: "xen"})
 }
 
 // TestXenScenario: the good guest is trusted and every attack is caught, by the

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -18,7 +19,7 @@ import (
 // is, comments included.
 type Editor struct {
 	root  yaml.Node
-	rules *Policy
+	rules *policy.Policy
 	load  func(name string) ([]byte, error)
 	inUse map[verify.Layer][]map[int]quote.Hex // different sets of PCR values, for Prune
 }
@@ -26,7 +27,7 @@ type Editor struct {
 // Edit reads a policy to be changed. It is as strict as ParseFiles; load may be
 // nil for a policy that names no files.
 func Edit(data []byte, load func(name string) ([]byte, error)) (*Editor, error) {
-	p, err := ParseFiles(data, load)
+	p, err := policy.ParseFiles(data, load)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +36,7 @@ func Edit(data []byte, load func(name string) ([]byte, error)) (*Editor, error) 
 }
 
 // Policy returns the policy as it was read.
-func (e *Editor) Policy() *Policy { return e.rules }
+func (e *Editor) Policy() *policy.Policy { return e.rules }
 
 // Encode writes the changed policy, which Parse accepts.
 func (e *Editor) Encode() ([]byte, error) {
@@ -45,7 +46,7 @@ func (e *Editor) Encode() ([]byte, error) {
 	if err := errors.Join(enc.Encode(&e.root), enc.Close()); err != nil {
 		return nil, fmt.Errorf("write the policy: %w", err)
 	}
-	if _, err := ParseFiles(b.Bytes(), e.load); err != nil {
+	if _, err := policy.ParseFiles(b.Bytes(), e.load); err != nil {
 		return nil, fmt.Errorf("write the policy: %w", err)
 	}
 	return b.Bytes(), nil
@@ -72,7 +73,7 @@ func (e *Editor) section(layer verify.Layer) *yaml.Node {
 // Add makes the policy accept more values of PCRs that it names, and returns how
 // many it did not accept before. Values of other PCRs are left out: who reads the
 // file decides what it pins.
-func (e *Editor) Add(layer verify.Layer, values map[int][]Value) int {
+func (e *Editor) Add(layer verify.Layer, values map[int][]policy.Value) int {
 	rules := e.rules.Layer(layer)
 	added := 0
 	for _, n := range slices.Sorted(maps.Keys(values)) {
@@ -114,7 +115,7 @@ func nodeDigest(n *yaml.Node, bank quote.Alg) string {
 }
 
 // valueNode writes a value as Learn does.
-func valueNode(bank quote.Alg, v Value) *yaml.Node {
+func valueNode(bank quote.Alg, v policy.Value) *yaml.Node {
 	n := mappingNode(0, bank.String(), plain(v.Digest.String()))
 	if v.Note != "" {
 		n.Content = append(n.Content, plain("note"), textNode(v.Note))
@@ -192,7 +193,7 @@ func (e *Editor) Prune(layer verify.Layer) ([]string, error) {
 	return e.prune(layer, e.rules.Layer(layer), e.inUse[layer])
 }
 
-func (e *Editor) prune(layer verify.Layer, rules *LayerPolicy, all []map[int]quote.Hex) (dropped []string, err error) {
+func (e *Editor) prune(layer verify.Layer, rules *policy.LayerPolicy, all []map[int]quote.Hex) (dropped []string, err error) {
 	pcrs := nodeMember(e.section(layer), "pcrs")
 	for _, n := range slices.Sorted(maps.Keys(rules.PCRs)) {
 		at := nodeMember(pcrs, strconv.Itoa(n))

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -70,7 +71,7 @@ func (f *fleet) report(boot string, edit func(pcrs map[int]quote.Hex)) *verify.R
 // guestLines are the guest's part of a policy without its components.
 func guestLines(t *testing.T, text []byte) string {
 	t.Helper()
-	if _, err := Parse(text); err != nil {
+	if _, err := policy.Parse(text); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	_, guest, _ := strings.Cut(string(text), "\nguest:\n")
@@ -202,9 +203,9 @@ func TestLearnWritesHostileNames(t *testing.T) {
 	l := NewLearner(LearnOptions{Name: `x": {evil: 1}`})
 	names := []string{"#", "\\", "\u00e9\U0001f600", "&a *b !c %d", "{}[]", "'", `a"}, evil: {"`} // package quote escapes line ends
 	for i := range 2 {
-		v := learnedValue{first: i, boots: 1, Value: Value{Digest: bytes.Repeat([]byte{byte(i + 1)}, 32)}}
+		v := learnedValue{first: i, boots: 1, Value: policy.Value{Digest: bytes.Repeat([]byte{byte(i + 1)}, 32)}}
 		for _, name := range names {
-			v.Components = append(v.Components, ComponentValue{Name: name, Detail: name, Digest: slices.Repeat(quote.Hex{byte(i)}, 32)})
+			v.Components = append(v.Components, policy.ComponentValue{Name: name, Detail: name, Digest: slices.Repeat(quote.Hex{byte(i)}, 32)})
 		}
 		for _, layer := range l.layers {
 			layer.bank, layer.boots = quote.SHA256, 2
@@ -216,7 +217,7 @@ func TestLearnWritesHostileNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := Parse(text)
+	p, err := policy.Parse(text)
 	if err != nil || p.Name != l.o.Name || p.Guest.PCRs[4][1].Components[2].Name != "\u00e9\U0001f600" {
 		t.Errorf("%v\n%s", err, text)
 	}

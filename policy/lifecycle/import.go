@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/deepattest/deepattest/internal/wording"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -30,7 +31,7 @@ func ImportPCRRead(data []byte, bank quote.Alg, layer verify.Layer, name string)
 		return nil, err
 	}
 	out := []byte(w.b.String())
-	if _, err := Parse(out); err != nil {
+	if _, err := policy.Parse(out); err != nil {
 		return nil, fmt.Errorf("import from tpm2_pcrread: %w", err)
 	}
 	return out, nil

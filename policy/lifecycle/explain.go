@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/deepattest/deepattest/internal/wording"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -45,11 +46,11 @@ func VerifiedBoot(name string, r *verify.Report) *Boot {
 }
 
 // UnverifiedBoot takes a bundle at its word. p may be nil; it tells the banks.
-func UnverifiedBoot(name string, b *quote.Bundle, p *Policy) *Boot {
+func UnverifiedBoot(name string, b *quote.Bundle, p *policy.Policy) *Boot {
 	return &Boot{Name: name, Host: unverifiedLayer(b.Host, p.Layer(verify.Host)), Guest: unverifiedLayer(b.Guest, p.Layer(verify.Guest))}
 }
 
-func unverifiedLayer(l *quote.Layer, rules *LayerPolicy) *Measured {
+func unverifiedLayer(l *quote.Layer, rules *policy.LayerPolicy) *Measured {
 	if l == nil {
 		return nil
 	}
@@ -75,7 +76,7 @@ func readMeasured(l *quote.Layer, bank quote.Alg) *Measured {
 
 // Explain compares a boot with what a policy accepts: each PCR with the value that
 // differs from it in the fewest components.
-func Explain(p *Policy, b *Boot) *Explanation {
+func Explain(p *policy.Policy, b *Boot) *Explanation {
 	e := &Explanation{MediaType: ExplanationMediaType, Verified: b.Verified, From: "policy " + p.Name, To: b.Name}
 	for _, layer := range []verify.Layer{verify.Host, verify.Guest} {
 		rules, boot := p.Layer(layer), b.layer(layer)
@@ -156,8 +157,8 @@ func union(a, b []int) []int {
 }
 
 // closestProfile is the one that fewest PCRs differ from, nil without profiles.
-func closestProfile(profiles []Profile, pcrs map[int]quote.Hex) *Profile {
-	var best *Profile
+func closestProfile(profiles []policy.Profile, pcrs map[int]quote.Hex) *policy.Profile {
+	var best *policy.Profile
 	least := 0
 	for i := range profiles {
 		differ := 0
@@ -201,7 +202,7 @@ func (m *Measured) components(known []string) map[int][]measured {
 }
 
 // recorded are the measurements that a policy keeps of a value.
-func recorded(v *Value) (list []measured) {
+func recorded(v *policy.Value) (list []measured) {
 	for _, c := range v.Components {
 		list = append(list, measured{c.Name, c.Detail, c.Digest, -1, quote.RestsHint})
 	}
@@ -209,11 +210,11 @@ func recorded(v *Value) (list []measured) {
 }
 
 // accepted compares a PCR with a policy's values for it.
-func (x explainer) accepted(n int, rules *LayerPolicy, profile *Profile) PCRExplanation {
+func (x explainer) accepted(n int, rules *policy.LayerPolicy, profile *policy.Profile) PCRExplanation {
 	e := PCRExplanation{PCR: n, Outcome: PCRDiffers, To: x.boot.PCRs[n]}
 	values := rules.PCRs[n]
 	if values == nil && profile != nil && profile.PCRs[n] != nil {
-		values = []Value{{Digest: profile.PCRs[n], Note: fmt.Sprintf("profile %q", profile.Name)}}
+		values = []policy.Value{{Digest: profile.PCRs[n], Note: fmt.Sprintf("profile %q", profile.Name)}}
 	}
 	switch {
 	case len(e.To) == 0:
@@ -253,7 +254,7 @@ func (x explainer) accepted(n int, rules *LayerPolicy, profile *Profile) PCRExpl
 }
 
 // known reports whether it is known what was measured to give a value.
-func known(list []measured, value quote.Hex) bool { return len(list) > 0 || Untouched(value) }
+func known(list []measured, value quote.Hex) bool { return len(list) > 0 || policy.Untouched(value) }
 
 // boots compares a PCR of two boots.
 func (x explainer) boots(n int, from *Measured, a []measured) PCRExplanation {
@@ -337,7 +338,7 @@ func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) 
 	if len(have) > 0 && e.PCR != quote.IMAPCR {
 		var all []string
 		for _, c := range have[:min(len(have), 6)] {
-			all = append(all, wording.Clip(c.name, MaxText/4))
+			all = append(all, wording.Clip(c.name, policy.MaxText/4))
 		}
 		parts = append(parts, "measured into it now: "+strings.Join(all, ", "))
 	}
@@ -348,7 +349,7 @@ func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) 
 // wellKnownValue knows values that need no log: those of a PCR that nothing but
 // the firmware's separator went into (PFP 10.4.1, EV_SEPARATOR).
 func wellKnownValue(bank quote.Alg, value []byte) string {
-	if Untouched(value) {
+	if policy.Untouched(value) {
 		return "nothing was measured"
 	}
 	if bank == quote.SHA256 {

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/deepattest/deepattest/internal/wording"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -42,9 +43,9 @@ type Replacement struct {
 
 // Prediction is what the PCRs will hold after replacements.
 type Prediction struct {
-	Values map[int][]Value // new values only, with their components
-	Notes  []string        // what could not be predicted, and what the values rest on
-	Stale  []int           // PCRs of the policy that change, or may, and get no new value
+	Values map[int][]policy.Value // new values only, with their components
+	Notes  []string               // what could not be predicted, and what the values rest on
+	Stale  []int                  // PCRs of the policy that change, or may, and get no new value
 }
 
 // Predict computes, from the components that the policy keeps of a layer's values,
@@ -52,12 +53,12 @@ type Prediction struct {
 // that is replaced gives one, or several where the machine decides what it uses of
 // a file. An error names the replacement that cannot be read or that replaces
 // nothing.
-func Predict(p *Policy, layer verify.Layer, replacements []Replacement) (*Prediction, error) {
+func Predict(p *policy.Policy, layer verify.Layer, replacements []Replacement) (*Prediction, error) {
 	rules := p.Layer(layer)
 	if rules == nil {
 		return nil, fmt.Errorf("the policy has no %s section: learn one first", layer)
 	}
-	s := &stager{rules: rules, alg: rules.Bank, stale: make(map[int]bool), Prediction: Prediction{Values: make(map[int][]Value)}}
+	s := &stager{rules: rules, alg: rules.Bank, stale: make(map[int]bool), Prediction: Prediction{Values: make(map[int][]policy.Value)}}
 	var names []string
 	for _, r := range replacements {
 		names = append(names, r.String())
@@ -120,7 +121,7 @@ func (r Replacement) String() string { return strings.TrimSpace(r.Role + " " + r
 
 // stager is the working state of one prediction.
 type stager struct {
-	rules *LayerPolicy
+	rules *policy.LayerPolicy
 	alg   quote.Alg
 	roles []string // of all replacements
 	stale map[int]bool
@@ -139,7 +140,7 @@ func (s *stager) unexplained() {
 	for _, role := range s.roles {
 		for _, n := range changedBy(role) {
 			for _, v := range s.rules.PCRs[n] {
-				if len(v.Components) == 0 && !Untouched(v.Digest) {
+				if len(v.Components) == 0 && !policy.Untouched(v.Digest) {
 					s.stale[n] = true
 					s.note("PCR %d: the policy keeps no components of the value %.12s.., so nothing is predicted from it", n, v.Digest)
 				}
@@ -171,7 +172,7 @@ func changedBy(role string) []int {
 }
 
 // edit changes the components of a PCR in place and reports what it did.
-type edit func(pcr int, list []ComponentValue) ([]ComponentValue, touch)
+type edit func(pcr int, list []policy.ComponentValue) ([]policy.ComponentValue, touch)
 
 // touch is what an edit did to the components of a PCR.
 type touch int
@@ -189,7 +190,7 @@ func (s *stager) note(format string, args ...any) {
 }
 
 // stage predicts what one value becomes.
-func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string) {
+func (s *stager) stage(pcr int, v policy.Value, plan []choice, used []bool, note string) {
 	list, most := slices.Clone(v.Components), aside
 	for i, c := range plan {
 		var did touch
@@ -224,13 +225,13 @@ func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string
 		s.note("PCR %d: the components beside the value %.12s.. do not give it, so nothing is predicted from it", pcr, v.Digest)
 		return
 	}
-	next := Value{Note: wording.Clip(note, MaxText), Components: list}
+	next := policy.Value{Note: wording.Clip(note, policy.MaxText), Components: list}
 	var err error
 	if next.Digest, err = quote.ExtendAll(s.alg, start, digests(list)); err != nil {
 		s.note("PCR %d: %v", pcr, err)
 		return
 	}
-	same := func(o Value) bool { return bytes.Equal(o.Digest, next.Digest) }
+	same := func(o policy.Value) bool { return bytes.Equal(o.Digest, next.Digest) }
 	if !slices.ContainsFunc(s.rules.PCRs[pcr], same) && !slices.ContainsFunc(s.Values[pcr], same) {
 		s.Values[pcr] = append(s.Values[pcr], next)
 	}
@@ -238,7 +239,7 @@ func (s *stager) stage(pcr int, v Value, plan []choice, used []bool, note string
 
 // start finds the value that a PCR began with, which gives v with its components:
 // zeros, and in PCR 0 the locality of TPM2_Startup in the last byte (PFP 10.4.5.3).
-func (s *stager) start(pcr int, v Value) (quote.Hex, bool) {
+func (s *stager) start(pcr int, v policy.Value) (quote.Hex, bool) {
 	for _, locality := range []byte{0, 3, 4} {
 		start := make(quote.Hex, s.alg.Size())
 		start[len(start)-1] = locality
@@ -252,7 +253,7 @@ func (s *stager) start(pcr int, v Value) (quote.Hex, bool) {
 	return nil, false
 }
 
-func digests(list []ComponentValue) []quote.Hex {
+func digests(list []policy.ComponentValue) []quote.Hex {
 	out := make([]quote.Hex, len(list))
 	for i, c := range list {
 		out[i] = c.Digest
@@ -261,7 +262,7 @@ func digests(list []ComponentValue) []quote.Hex {
 }
 
 // components are those of all values of a PCR.
-func (s *stager) components(pcr int) (list []ComponentValue) {
+func (s *stager) components(pcr int) (list []policy.ComponentValue) {
 	for _, v := range s.rules.PCRs[pcr] {
 		list = append(list, v.Components...)
 	}
@@ -328,8 +329,8 @@ func (s *stager) authenticode(r Replacement) (quote.Hex, error) {
 
 // replace returns an edit that gives the components of a PCR which pick chooses a
 // new digest.
-func replace(pcr int, digest quote.Hex, pick func(c ComponentValue) bool) edit {
-	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+func replace(pcr int, digest quote.Hex, pick func(c policy.ComponentValue) bool) edit {
+	return func(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 		did := aside
 		for i := range list {
 			if n == pcr && pick(list[i]) {
@@ -342,7 +343,7 @@ func replace(pcr int, digest quote.Hex, pick func(c ComponentValue) bool) edit {
 
 // all makes one edit of several.
 func all(edits ...edit) edit {
-	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+	return func(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 		most := aside
 		for _, e := range edits {
 			var did touch
@@ -366,7 +367,7 @@ func (s *stager) named(r Replacement) (edit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return func(_ int, list []ComponentValue) ([]ComponentValue, touch) {
+	return func(_ int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 		did := aside
 		for i := range list {
 			if list[i].Name == r.Role {
@@ -392,5 +393,5 @@ func (s *stager) variable(r Replacement) (edit, error) {
 		return nil, err
 	}
 	s.note("PCR 7: what is started stays signed by the same certificates, and db entries keep their owner")
-	return replace(7, digest, func(c ComponentValue) bool { return c.Name == "Secure Boot variable "+r.Role }), nil
+	return replace(7, digest, func(c policy.ComponentValue) bool { return c.Name == "Secure Boot variable "+r.Role }), nil
 }

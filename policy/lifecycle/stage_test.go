@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -87,31 +88,31 @@ func TestPredictProfileNumber(t *testing.T) {
 	kernel := string(testPE([2]string{".text", "6.12"}))
 	image := testPE([2]string{".sdmagic", "#### LoaderInfo: systemd-stub 257 ####"}, [2]string{".linux", kernel},
 		[2]string{".profile", "ID=a"}, [2]string{".profile", "ID=b"})
-	number := ComponentValue{Name: "UKI profile 1", Digest: sum(utf16("1"), "\x00\x00")}
-	other := ComponentValue{Name: "kernel command line: x", Digest: sum("x")}
-	value := func(list ...ComponentValue) Value {
+	number := policy.ComponentValue{Name: "UKI profile 1", Digest: sum(utf16("1"), "\x00\x00")}
+	other := policy.ComponentValue{Name: "kernel command line: x", Digest: sum("x")}
+	value := func(list ...policy.ComponentValue) policy.Value {
 		v, err := quote.ExtendAll(quote.SHA256, make(quote.Hex, 32), digests(list))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return Value{Digest: v, Components: list}
+		return policy.Value{Digest: v, Components: list}
 	}
 	for name, tt := range map[string]struct {
 		role   string
-		before []ComponentValue
-		after  *Value
+		before []policy.ComponentValue
+		after  *policy.Value
 		stale  bool
 	}{
 		"none to 1":           {"uki@1", nil, new(value(number)), false},
-		"1 to none":           {"uki", []ComponentValue{number}, new(value()), false},
-		"1 to none of two":    {"uki@0", []ComponentValue{number, other}, new(value(other)), false},
+		"1 to none":           {"uki", []policy.ComponentValue{number}, new(value()), false},
+		"1 to none of two":    {"uki@0", []policy.ComponentValue{number, other}, new(value(other)), false},
 		"stays none":          {"uki", nil, nil, false},
-		"unknown place":       {"uki@1", []ComponentValue{other}, nil, true},
-		"stays beside others": {"uki", []ComponentValue{other}, nil, false},
+		"unknown place":       {"uki@1", []policy.ComponentValue{other}, nil, true},
+		"stays beside others": {"uki", []policy.ComponentValue{other}, nil, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rules := relog(t, "uki-sb", before.measure).policy(4, 11)
-			rules.Guest.PCRs[12] = []Value{value(tt.before...)}
+			rules.Guest.PCRs[12] = []policy.Value{value(tt.before...)}
 			p, err := Predict(rules, verify.Guest, []Replacement{fileOf(tt.role, "new.efi", image)})
 			if err != nil {
 				t.Fatal(err)
@@ -174,21 +175,21 @@ func TestPredictStale(t *testing.T) {
 // A long line and one that Red Hat's GRUB measured with its NUL are learned whole,
 // and come back so from the file.
 func TestPolicyKeepsLongComponents(t *testing.T) {
-	name := "GRUB command: " + strings.Repeat("x", MaxMeasured-32)
+	name := "GRUB command: " + strings.Repeat("x", policy.MaxMeasured-32)
 	e, err := Edit([]byte("apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: p}\nguest:\n  pcrs:\n    8: "+strings.Repeat("1", 64)+"\n"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.Add(verify.Guest, map[int][]Value{8: {{Digest: sum("v"), Components: []ComponentValue{{Name: name, Digest: sum("c")}}}}})
+	e.Add(verify.Guest, map[int][]policy.Value{8: {{Digest: sum("v"), Components: []policy.ComponentValue{{Name: name, Digest: sum("c")}}}}})
 	text, err := e.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := Parse(text)
+	p, err := policy.Parse(text)
 	if err != nil || p.Guest.PCRs[8][1].Components[0].Name != name {
 		t.Errorf("%v", err)
 	}
-	if _, err := Parse(bytes.ReplaceAll(text, []byte(name), []byte(name+strings.Repeat("y", 64)))); err == nil || !strings.Contains(err.Error(), "at most 65536") {
+	if _, err := policy.Parse(bytes.ReplaceAll(text, []byte(name), []byte(name+strings.Repeat("y", 64)))); err == nil || !strings.Contains(err.Error(), "at most 65536") {
 		t.Errorf("longer: %v", err)
 	}
 }

@@ -1,16 +1,14 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -18,25 +16,9 @@ import (
 // sampleLayer is a guest layer with the logs and PCRs of a captured boot.
 func sampleLayer(t testing.TB, name string) *quote.Layer {
 	t.Helper()
-	dir := filepath.Join("../quote/testdata/logs", name)
-	l := &quote.Layer{}
-	data, err := os.ReadFile(filepath.Join(dir, "pcrs.json"))
+	l, err := testlab.Captured("../../quote/testdata/logs/" + name)
 	if err != nil {
 		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &l.PCRs); err != nil {
-		t.Fatal(err)
-	}
-	for n := range 24 { // as a quote covers them
-		if n > 15 {
-			delete(l.PCRs[quote.SHA256], n)
-		}
-	}
-	if l.Logs.UEFI, err = os.ReadFile(filepath.Join(dir, "eventlog.bin")); err != nil && !os.IsNotExist(err) {
-		t.Fatal(err)
-	}
-	if len(l.Logs.UEFI) == 0 {
-		l.Missing = []quote.Missing{{What: quote.MissingUEFI, Reason: "the kernel has no log"}}
 	}
 	return l
 }
@@ -68,7 +50,7 @@ func (l LayerExplanation) pcr(n int) PCRExplanation {
 
 // policyOf is a policy that accepts a captured boot of the guest, as a person
 // would have it from Learn.
-func policyOf(t testing.TB, names ...string) *Policy {
+func policyOf(t testing.TB, names ...string) *policy.Policy {
 	t.Helper()
 	learned := &learnedLayer{}
 	for i, name := range names {
@@ -79,7 +61,7 @@ func policyOf(t testing.TB, names ...string) *Policy {
 		}
 		learned.add(i, &verify.Claims{Bank: quote.SHA256, PCRs: l.PCRs[quote.SHA256], Log: log})
 	}
-	p := &Policy{Name: "web-tier", Guest: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{}}}
+	p := &policy.Policy{Name: "web-tier", Guest: &policy.LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]policy.Value{}}}
 	for _, l := range learnedPCRs("") {
 		if l.pin {
 			for _, v := range learned.pcrs[l.pcr].sorted() {
@@ -209,12 +191,12 @@ func TestExplainWithoutLog(t *testing.T) {
 	bare := sampleBoot(t, "uki-sb")
 	bare.Guest.Log = nil
 	rules := policyOf(t, "uki-sb")
-	rules.Guest.PCRs[2] = []Value{{Digest: slices.Repeat(quote.Hex{1}, 32)}}
+	rules.Guest.PCRs[2] = []policy.Value{{Digest: slices.Repeat(quote.Hex{1}, 32)}}
 	if p := guestOf(t, Explain(rules, bare)).pcr(2); !strings.Contains(p.Note, "only the firmware's separator") {
 		t.Errorf("note %q", p.Note)
 	}
 	// A policy without components.
-	rules.Guest.PCRs[4] = []Value{{Digest: slices.Repeat(quote.Hex{1}, 32), Note: "by hand"}}
+	rules.Guest.PCRs[4] = []policy.Value{{Digest: slices.Repeat(quote.Hex{1}, 32), Note: "by hand"}}
 	p = guestOf(t, Explain(rules, sampleBoot(t, "uki-sb"))).pcr(4)
 	if !strings.Contains(p.Note, "keeps no components") || !strings.Contains(p.Note, `\EFI\BOOT\BOOTX64.EFI`) || p.Closest != "by hand" {
 		t.Errorf("%+v", p)
@@ -224,7 +206,7 @@ func TestExplainWithoutLog(t *testing.T) {
 func TestExplainProfiles(t *testing.T) {
 	boot := sampleBoot(t, "uki-sb")
 	good := boot.Guest.PCRs
-	p := &Policy{Name: "p", Guest: &LayerPolicy{Bank: quote.SHA256, Profiles: []Profile{
+	p := &policy.Policy{Name: "p", Guest: &policy.LayerPolicy{Bank: quote.SHA256, Profiles: []policy.Profile{
 		{Name: "far", PCRs: map[int]quote.Hex{4: good[0], 9: good[0], 11: good[0]}},
 		{Name: "near", PCRs: map[int]quote.Hex{4: good[4], 9: good[9], 11: good[0]}},
 	}}}
@@ -361,7 +343,7 @@ func TestExplainRecognisesCommandLines(t *testing.T) {
 	if c := change(); c.To.Detail == line || c.To.Proven || !strings.Contains(c.Cause, "digest only") {
 		t.Errorf("without the line: %q, %s", c.To.Detail, c.Cause)
 	}
-	p.Guest.CommandLine = &CommandLineRule{Allow: []string{line}}
+	p.Guest.CommandLine = &policy.CommandLineRule{Allow: []string{line}}
 	if c := change(); c.To.Detail != line || !c.To.Proven || strings.Contains(c.Cause, "digest only") {
 		t.Errorf("with the line: %q, proven %t, %s", c.To.Detail, c.To.Proven, c.Cause)
 	}

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/deepattest/deepattest/internal/wording"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -56,7 +57,7 @@ type learnedValues struct {
 type learnedValue struct {
 	first int // index of the evidence that showed it first
 	boots int
-	Value
+	policy.Value
 }
 
 // NewLearner returns a Learner that has seen nothing.
@@ -115,7 +116,7 @@ func (l *learnedLayer) add(index int, c *verify.Claims) {
 	if s, err := c.Log.SecureBoot(); err == nil && s.Enabled && !s.SetupMode {
 		l.secureBoot++
 	}
-	var components map[int][]ComponentValue // read when a value is new
+	var components map[int][]policy.ComponentValue // read when a value is new
 	for n, digest := range c.PCRs {
 		seen := &l.pcrs[n]
 		seen.boots++
@@ -128,13 +129,13 @@ func (l *learnedLayer) add(index int, c *verify.Claims) {
 			seen.more++
 		default:
 			if components == nil {
-				components = make(map[int][]ComponentValue)
+				components = make(map[int][]policy.ComponentValue)
 				for _, m := range c.Log.Components() {
-					components[m.PCR] = append(components[m.PCR], ComponentValue{Name: wording.Clip(m.Name, MaxMeasured), Detail: wording.Clip(m.Detail, MaxMeasured), Digest: m.Digest})
+					components[m.PCR] = append(components[m.PCR], policy.ComponentValue{Name: wording.Clip(m.Name, policy.MaxMeasured), Detail: wording.Clip(m.Detail, policy.MaxMeasured), Digest: m.Digest})
 				}
 			}
-			v := learnedValue{first: index, boots: 1, Value: Value{Digest: digest, Components: components[n]}}
-			if Untouched(digest) {
+			v := learnedValue{first: index, boots: 1, Value: policy.Value{Digest: digest, Components: components[n]}}
+			if policy.Untouched(digest) {
 				v.Note = "nothing was measured"
 			}
 			seen.values = append(seen.values, v)
@@ -144,8 +145,8 @@ func (l *learnedLayer) add(index int, c *verify.Claims) {
 
 // Values returns the values of a PCR that were seen of a layer, in the order of
 // the evidence.
-func (w *Learner) Values(layer verify.Layer, pcr int) []Value {
-	var list []Value
+func (w *Learner) Values(layer verify.Layer, pcr int) []policy.Value {
+	var list []policy.Value
 	for _, v := range w.layers[layer].pcrs[pcr].sorted() {
 		list = append(list, v.Value)
 	}
@@ -180,7 +181,7 @@ func (w *Learner) Policy() ([]byte, error) {
 		}
 	}
 	out := []byte(w.b.String())
-	if _, err := Parse(out); err != nil {
+	if _, err := policy.Parse(out); err != nil {
 		return nil, fmt.Errorf("learn a policy: what was learned cannot be written down: %w", err)
 	}
 	return out, nil
@@ -193,8 +194,8 @@ func (w *Learner) line(indent int, format string, args ...any) {
 }
 
 func (w *Learner) head() {
-	w.line(0, "apiVersion: %s", APIVersion)
-	w.line(0, "kind: %s", Kind)
+	w.line(0, "apiVersion: %s", policy.APIVersion)
+	w.line(0, "kind: %s", policy.Kind)
 	w.line(0, "metadata: {name: %s}", yamlText(w.o.Name))
 }
 
@@ -216,7 +217,7 @@ func (w *Learner) section(layer verify.Layer) error {
 			if p.pin {
 				w.line(2, "# %d: not quoted in all of the evidence (%s)", p.pcr, p.note)
 			}
-		case l.tpm == quote.Version12 && len(seen.values) == 1 && Untouched(seen.values[0].Digest):
+		case l.tpm == quote.Version12 && len(seen.values) == 1 && policy.Untouched(seen.values[0].Digest):
 			w.line(2, "# %d: left out: nothing was measured (%s)", p.pcr, p.note)
 		case !p.pin:
 			w.line(2, "# %d: left out: %s%s", p.pcr, p.note, seen.stability())
@@ -269,7 +270,7 @@ func (v *learnedValues) stability() string {
 			if side == nil {
 				side = c.from
 			}
-			if name := wording.Clip(identity(side.name), MaxText/4); !slices.Contains(names, name) {
+			if name := wording.Clip(identity(side.name), policy.MaxText/4); !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		}
@@ -294,9 +295,9 @@ func (w *Learner) value(l *learnedLayer, v learnedValue) {
 		for _, c := range v.Components {
 			detail := ""
 			if c.Detail != "" {
-				detail = "detail: " + yamlText(wording.Clip(c.Detail, MaxMeasured-8)) + ", "
+				detail = "detail: " + yamlText(wording.Clip(c.Detail, policy.MaxMeasured-8)) + ", "
 			}
-			w.line(5, "- {name: %s, %s%s: %s}", yamlText(wording.Clip(c.Name, MaxMeasured-8)), detail, l.bank, c.Digest)
+			w.line(5, "- {name: %s, %s%s: %s}", yamlText(wording.Clip(c.Name, policy.MaxMeasured-8)), detail, l.bank, c.Digest)
 		}
 	}
 }

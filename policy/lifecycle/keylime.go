@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/deepattest/deepattest/internal/wording"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -39,7 +40,7 @@ var ErrNoPCRs = errors.New("the policy names no PCR value: Keylime would look at
 // ExportKeylime writes one layer's PCR values as a tpm_policy. Keylime has one bank
 // for all and no profiles, events or command lines: what is lost is in Warnings.
 // carrier is the value of PCR 23 that a verdict is carried in, nil for none.
-func ExportKeylime(l *LayerPolicy, carrier quote.Hex) (*KeylimePolicy, error) {
+func ExportKeylime(l *policy.LayerPolicy, carrier quote.Hex) (*KeylimePolicy, error) {
 	if l == nil {
 		return nil, fmt.Errorf("export to Keylime: %w", ErrNoPCRs)
 	}
@@ -107,7 +108,7 @@ func ExportKeylime(l *LayerPolicy, carrier quote.Hex) (*KeylimePolicy, error) {
 // ImportedKeylime is what ImportKeylime read.
 type ImportedKeylime struct {
 	Bank     quote.Alg
-	PCRs     map[int][]Value
+	PCRs     map[int][]policy.Value
 	Warnings []string
 }
 
@@ -119,14 +120,14 @@ func ImportKeylime(data []byte) (*ImportedKeylime, error) {
 	fault := func(format string, args ...any) (*ImportedKeylime, error) {
 		return nil, fmt.Errorf("keylime tpm_policy: "+format, args...)
 	}
-	if len(data) > MaxPolicy {
-		return fault("%d bytes, at most %d", len(data), MaxPolicy)
+	if len(data) > policy.MaxPolicy {
+		return fault("%d bytes, at most %d", len(data), policy.MaxPolicy)
 	}
 	var members map[string]any
 	if err := json.Unmarshal(data, &members); err != nil {
 		return fault("not a JSON object: %w", err)
 	}
-	byBank := make(map[quote.Alg]map[int][]Value)
+	byBank := make(map[quote.Alg]map[int][]policy.Value)
 	out := &ImportedKeylime{}
 	warn := func(format string, args ...any) { out.Warnings = append(out.Warnings, fmt.Sprintf(format, args...)) }
 	for _, key := range slices.Sorted(maps.Keys(members)) {
@@ -154,10 +155,10 @@ func ImportKeylime(data []byte) (*ImportedKeylime, error) {
 				return fault("PCR %d: digest of %d bytes, which is of no bank", n, len(v))
 			}
 			if byBank[alg] == nil {
-				byBank[alg] = make(map[int][]Value)
+				byBank[alg] = make(map[int][]policy.Value)
 			}
-			if !slices.ContainsFunc(byBank[alg][n], func(o Value) bool { return bytes.Equal(o.Digest, v) }) {
-				byBank[alg][n] = append(byBank[alg][n], Value{Digest: v})
+			if !slices.ContainsFunc(byBank[alg][n], func(o policy.Value) bool { return bytes.Equal(o.Digest, v) }) {
+				byBank[alg][n] = append(byBank[alg][n], policy.Value{Digest: v})
 			}
 		}
 	}
@@ -260,18 +261,18 @@ const generatorOther = 3
 // ImportKeylimeRuntime reads the digests of Keylime's IMA runtime policy as an
 // allow-list by path. Excludes are not taken over: they let any file under a path
 // pass. Neither are digests of SHA-1, which this program refuses.
-func ImportKeylimeRuntime(data []byte) (*IMARule, []string, error) {
-	fault := func(format string, args ...any) (*IMARule, []string, error) {
+func ImportKeylimeRuntime(data []byte) (*policy.IMARule, []string, error) {
+	fault := func(format string, args ...any) (*policy.IMARule, []string, error) {
 		return nil, nil, fmt.Errorf("keylime runtime policy: "+format, args...)
 	}
-	if len(data) > MaxPolicy {
-		return fault("%d bytes, at most %d", len(data), MaxPolicy)
+	if len(data) > policy.MaxPolicy {
+		return fault("%d bytes, at most %d", len(data), policy.MaxPolicy)
 	}
 	var p keylimeRuntime
 	if err := json.Unmarshal(data, &p); err != nil {
 		return fault("%w", err)
 	}
-	rule := &IMARule{Required: true, Paths: make(map[string][]quote.Hex)}
+	rule := &policy.IMARule{Required: true, Paths: make(map[string][]quote.Hex)}
 	var warnings []string
 	weak, empty := 0, 0
 	for _, path := range slices.Sorted(maps.Keys(p.Digests)) {
@@ -309,7 +310,7 @@ func ImportKeylimeRuntime(data []byte) (*IMARule, []string, error) {
 }
 
 // ExportKeylimeRuntime writes an allow-list by path as Keylime's IMA runtime policy.
-func ExportKeylimeRuntime(rule *IMARule) ([]byte, []string, error) {
+func ExportKeylimeRuntime(rule *policy.IMARule) ([]byte, []string, error) {
 	if rule == nil || rule.Listed() == len(rule.Digests) {
 		return nil, nil, errors.New("export to Keylime: no IMA allow-list by path; tenant: write ima.allow as a mapping from path to digests")
 	}

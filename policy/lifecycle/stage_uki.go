@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -18,13 +19,13 @@ import (
 type newUKI struct {
 	*stager
 	profile  *quote.UKIProfile
-	image    quote.Hex        // Authenticode, PCR 4
-	kernel   quote.Hex        // Authenticode of .linux, which firmware measures too with Secure Boot off
-	sections []ComponentValue // PCR 11
-	initrd   quote.Hex        // content of .initrd, PCR 9; nil where the stub hands the kernel more
-	line     quote.Hex        // of the kernel's load options, PCR 9; nil without .cmdline
-	lineText quote.Hex        // content of .cmdline
-	detail   string           // line as a text
+	image    quote.Hex               // Authenticode, PCR 4
+	kernel   quote.Hex               // Authenticode of .linux, which firmware measures too with Secure Boot off
+	sections []policy.ComponentValue // PCR 11
+	initrd   quote.Hex               // content of .initrd, PCR 9; nil where the stub hands the kernel more
+	line     quote.Hex               // of the kernel's load options, PCR 9; nil without .cmdline
+	lineText quote.Hex               // content of .cmdline
+	detail   string                  // line as a text
 }
 
 // uki replaces a unified kernel image: the image in PCR 4, a profile's sections in
@@ -147,12 +148,12 @@ func (s *stager) choices(p *quote.UKIProfile, image quote.Hex, d digester, sure 
 		one := u
 		for _, section := range way {
 			if slices.Contains(names, section.Name) {
-				content := ComponentValue{Name: namePrefixSection + section.Name, Digest: digest(d.of(section.Content))}
+				content := policy.ComponentValue{Name: namePrefixSection + section.Name, Digest: digest(d.of(section.Content))}
 				if content.Name == quote.NameCommandLineSection {
 					content.Detail = u.detail
 				}
 				one.sections = append(one.sections,
-					ComponentValue{Name: namePrefixSection + section.Name + nameSectionName, Digest: digest(quote.SectionNameDigest(section.Name, s.alg))}, content)
+					policy.ComponentValue{Name: namePrefixSection + section.Name + nameSectionName, Digest: digest(quote.SectionNameDigest(section.Name, s.alg))}, content)
 			}
 		}
 		c := choice{edit: all(one.boot, one.measuredSections, one.number, one.handedOver)}
@@ -178,7 +179,7 @@ func (s *stager) knownSections(names []string) []string {
 
 // boot is PCR 4: the last image that was started from a file is the unified kernel
 // image, whatever loaded it.
-func (u *newUKI) boot(n int, list []ComponentValue) ([]ComponentValue, touch) {
+func (u *newUKI) boot(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 	images := bootImages(list)
 	if n != 4 || len(images) == 0 || len(u.components(11)) == 0 {
 		return list, aside
@@ -199,8 +200,8 @@ func (u *newUKI) boot(n int, list []ComponentValue) ([]ComponentValue, touch) {
 
 // measuredSections is PCR 11: the stub's pairs give way to the new ones, and what
 // systemd measures later stays.
-func (u *newUKI) measuredSections(n int, list []ComponentValue) ([]ComponentValue, touch) {
-	isSection := func(c ComponentValue) bool { return strings.HasPrefix(c.Name, namePrefixSection) }
+func (u *newUKI) measuredSections(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
+	isSection := func(c policy.ComponentValue) bool { return strings.HasPrefix(c.Name, namePrefixSection) }
 	first := slices.IndexFunc(list, isSection)
 	if n != 11 || first < 0 {
 		return list, aside
@@ -240,12 +241,12 @@ func (u *newUKI) bareName(name string) quote.Hex {
 
 // number is PCR 12: systemd-stub measures the number of a profile, in UTF-16 with a
 // NUL, and nothing for profile 0 (systemd, TPM2_PCR_MEASUREMENTS, PCR 12).
-func (u *newUKI) number(n int, list []ComponentValue) ([]ComponentValue, touch) {
+func (u *newUKI) number(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 	if n != 12 {
 		return list, aside
 	}
 	digest, err := quote.LoadOptionsDigest(strconv.Itoa(u.profile.Number), u.alg)
-	now := []ComponentValue{{Name: namePrefixProfile + strconv.Itoa(u.profile.Number), Digest: digest}}
+	now := []policy.ComponentValue{{Name: namePrefixProfile + strconv.Itoa(u.profile.Number), Digest: digest}}
 	if u.profile.Number == 0 {
 		now = nil
 	}
@@ -264,11 +265,11 @@ func (u *newUKI) number(n int, list []ComponentValue) ([]ComponentValue, touch) 
 	return now, replaced
 }
 
-func isProfile(c ComponentValue) bool { return strings.HasPrefix(c.Name, namePrefixProfile) }
+func isProfile(c policy.ComponentValue) bool { return strings.HasPrefix(c.Name, namePrefixProfile) }
 
 // handedOver is PCR 9: what the kernel's EFI stub measures of what systemd-stub
 // hands it.
-func (u *newUKI) handedOver(n int, list []ComponentValue) ([]ComponentValue, touch) {
+func (u *newUKI) handedOver(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 	if n != 9 {
 		return list, aside
 	}
@@ -285,7 +286,7 @@ func (u *newUKI) handedOver(n int, list []ComponentValue) ([]ComponentValue, tou
 			list[i].Digest, did = u.initrd, replaced
 		case quote.NameLoadOptions:
 			switch {
-			case slices.ContainsFunc(u.components(12), func(c ComponentValue) bool { return !isProfile(c) }):
+			case slices.ContainsFunc(u.components(12), func(c policy.ComponentValue) bool { return !isProfile(c) }):
 				u.note("PCR 9: the command line does not come from the image, and is taken to stay the same")
 			case u.line == nil:
 				u.note("PCR 9: the image has no .cmdline, so the kernel's command line is not predicted")
@@ -311,6 +312,8 @@ func (u *newUKI) oneLine() bool {
 	return len(seen) == 1
 }
 
-func sectionIs(name string, digest quote.Hex) func(ComponentValue) bool {
-	return func(c ComponentValue) bool { return c.Name == namePrefixSection+name && bytes.Equal(c.Digest, digest) }
+func sectionIs(name string, digest quote.Hex) func(policy.ComponentValue) bool {
+	return func(c policy.ComponentValue) bool {
+		return c.Name == namePrefixSection+name && bytes.Equal(c.Digest, digest)
+	}
 }

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"fmt"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -31,7 +32,7 @@ func TestImportPCRRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := Parse(text)
+	p, err := policy.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func FuzzImportPCRRead(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p, err := Parse(out); err != nil || len(p.Host.PCRs) == 0 {
+		if p, err := policy.Parse(out); err != nil || len(p.Host.PCRs) == 0 {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})

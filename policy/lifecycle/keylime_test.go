@@ -1,4 +1,4 @@
-package policy_test
+package lifecycle_test
 
 import (
 	"encoding/json"
@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/policy"
+	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -31,7 +32,7 @@ func TestExportKeylime(t *testing.T) {
 	l := section(map[int][]policy.Value{0: values(a, b), 7: values(a), 10: values(a)})
 	l.SecureBoot = &policy.SecureBootRule{Required: true}
 	l.Profiles = []policy.Profile{{Name: "x", PCRs: map[int]quote.Hex{4: a}}}
-	got, err := policy.ExportKeylime(l, b)
+	got, err := lifecycle.ExportKeylime(l, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,23 +59,23 @@ func TestExportKeylime(t *testing.T) {
 	} {
 		// A carrier alone pins nothing but what the guest says of itself.
 		for _, carrier := range []quote.Hex{nil, b} {
-			if _, err := policy.ExportKeylime(l, carrier); !errors.Is(err, policy.ErrNoPCRs) {
+			if _, err := lifecycle.ExportKeylime(l, carrier); !errors.Is(err, lifecycle.ErrNoPCRs) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 	}
 	old := &policy.LayerPolicy{TPM: quote.Version12, Bank: quote.SHA1, PCRs: map[int][]policy.Value{0: values(digest('a', 20))}}
-	if _, err := policy.ExportKeylime(old, nil); err == nil || !strings.Contains(err.Error(), "TPM 1.2") {
+	if _, err := lifecycle.ExportKeylime(old, nil); err == nil || !strings.Contains(err.Error(), "TPM 1.2") {
 		t.Errorf("a TPM 1.2: %v", err)
 	}
-	if _, err := policy.ExportKeylime(section(map[int][]policy.Value{0: values(a)}), digest('c', 20)); err == nil {
+	if _, err := lifecycle.ExportKeylime(section(map[int][]policy.Value{0: values(a)}), digest('c', 20)); err == nil {
 		t.Error("a carrier of another bank is taken")
 	}
 }
 
 func TestImportKeylime(t *testing.T) {
 	hex32, hex48 := strings.Repeat("ab", 32), strings.Repeat("cd", 48)
-	got, err := policy.ImportKeylime([]byte(`{"0": "0x` + strings.ToUpper(hex32) + `", "7": ["` + hex32 + `", "` + hex48 + `", "` + hex32 + `"], "4": [], "23": ["` + hex32 + `"], "mask": "0x1"}`))
+	got, err := lifecycle.ImportKeylime([]byte(`{"0": "0x` + strings.ToUpper(hex32) + `", "7": ["` + hex32 + `", "` + hex48 + `", "` + hex32 + `"], "4": [], "23": ["` + hex32 + `"], "mask": "0x1"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func TestImportKeylime(t *testing.T) {
 		t.Errorf("%v in\n%s", err, whole)
 	}
 	// And comes out as it went in.
-	out, err := policy.ExportKeylime(p.Guest, nil)
+	out, err := lifecycle.ExportKeylime(p.Guest, nil)
 	if err != nil || out.JSON != `{"0":["`+hex32+`"],"7":["`+hex32+`"],"mask":"0x81"}` {
 		t.Errorf("exported %v, %v", out, err)
 	}
@@ -113,7 +114,7 @@ func TestImportKeylime(t *testing.T) {
 		{`{"0": [5]}`, "not a text"},
 		{`{"0": ["abcd"]}`, "of no bank"},
 	} {
-		if _, err := policy.ImportKeylime([]byte(bad.text)); err == nil || !strings.Contains(err.Error(), bad.reason) {
+		if _, err := lifecycle.ImportKeylime([]byte(bad.text)); err == nil || !strings.Contains(err.Error(), bad.reason) {
 			t.Errorf("%s: %v, want %q", bad.text, err, bad.reason)
 		}
 	}
@@ -123,7 +124,7 @@ func FuzzImportKeylime(f *testing.F) {
 	f.Add([]byte(`{"0": ["` + strings.Repeat("ab", 32) + `"], "mask": "0x1"}`))
 	f.Add([]byte(`{"7": "0x00"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		got, err := policy.ImportKeylime(data)
+		got, err := lifecycle.ImportKeylime(data)
 		if err != nil {
 			return
 		}
@@ -132,7 +133,7 @@ func FuzzImportKeylime(f *testing.F) {
 			t.Fatalf("%q: %v", data, err)
 		}
 		// IMA's PCR is the only one that may be imported and not exported.
-		if out, err := policy.ExportKeylime(p.Guest, nil); err != nil && !errors.Is(err, policy.ErrNoPCRs) {
+		if out, err := lifecycle.ExportKeylime(p.Guest, nil); err != nil && !errors.Is(err, lifecycle.ErrNoPCRs) {
 			t.Fatalf("%q: %+v, %v", data, out, err)
 		}
 	})
@@ -140,7 +141,7 @@ func FuzzImportKeylime(f *testing.F) {
 
 func TestKeylimeRuntime(t *testing.T) {
 	hex32, hex20 := strings.Repeat("ab", 32), strings.Repeat("cd", 20)
-	rule, warnings, err := policy.ImportKeylimeRuntime([]byte(`{"meta": {"version": 1, "generator": 2}, "release": 0,
+	rule, warnings, err := lifecycle.ImportKeylimeRuntime([]byte(`{"meta": {"version": 1, "generator": 2}, "release": 0,
 		"digests": {"/bin/sh": ["` + hex32 + `", "` + hex20 + `"], "/old": ["` + hex20 + `"]},
 		"excludes": ["/tmp/.*"], "keyrings": {".ima": ["` + hex32 + `"]}, "ima": {"ignored_keyrings": [], "log_hash_alg": "sha1", "dm_policy": null},
 		"ima-buf": {}, "verification-keys": ""}`))
@@ -151,11 +152,11 @@ func TestKeylimeRuntime(t *testing.T) {
 		t.Errorf("rule %+v, warnings %q", rule, warnings)
 	}
 	rule.Digests = []quote.Hex{digest('x', 32)}
-	out, warnings, err := policy.ExportKeylimeRuntime(rule)
+	out, warnings, err := lifecycle.ExportKeylimeRuntime(rule)
 	if err != nil || len(warnings) != 1 {
 		t.Fatalf("%v, warnings %q", err, warnings)
 	}
-	again, _, err := policy.ImportKeylimeRuntime(out)
+	again, _, err := lifecycle.ImportKeylimeRuntime(out)
 	if err != nil || len(again.Paths) != 1 || again.Paths["/bin/sh"][0].String() != hex32 {
 		t.Errorf("%+v, %v, from %s", again, err, out)
 	}
@@ -170,26 +171,26 @@ func TestKeylimeRuntime(t *testing.T) {
 		}
 	}
 	// A path without digests is left out, and said to be.
-	some, warnings, err := policy.ImportKeylimeRuntime([]byte(`{"digests": {"/a": ["` + hex32 + `"], "/b": [], "/c": null}}`))
+	some, warnings, err := lifecycle.ImportKeylimeRuntime([]byte(`{"digests": {"/a": ["` + hex32 + `"], "/b": [], "/c": null}}`))
 	if err != nil || len(some.Paths) != 1 || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "2 paths without digests") {
 		t.Errorf("%+v, warnings %q, %v", some, warnings, err)
 	}
 	some.Excludes = []*regexp.Regexp{regexp.MustCompile("^/tmp/")}
-	if _, warnings, err = policy.ExportKeylimeRuntime(some); err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "1 excludes are left out") {
+	if _, warnings, err = lifecycle.ExportKeylimeRuntime(some); err != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0], "1 excludes are left out") {
 		t.Errorf("exported with warnings %q, %v", warnings, err)
 	}
 	for _, what := range []string{`"keyrings": {"k": ["x"]}`, `"ima-buf": {"b": ["x"]}`, `"verification-keys": "k"`} {
-		if _, warnings, err = policy.ImportKeylimeRuntime([]byte(`{"digests": {"/a": ["` + hex32 + `"]}, ` + what + `}`)); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "signature keys are left out") {
+		if _, warnings, err = lifecycle.ImportKeylimeRuntime([]byte(`{"digests": {"/a": ["` + hex32 + `"]}, ` + what + `}`)); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "signature keys are left out") {
 			t.Errorf("%s: warnings %q, %v", what, warnings, err)
 		}
 	}
 	for _, bad := range []string{``, `{}`, `{"digests": {"/x": []}}`, `{"digests": {"/x": null}, "excludes": ["/tmp/"]}`, `{"digests": {"/x": ["zz"]}}`, `{"digests": {"/x": ["ab"]}}`, `{"digests": {"/x": ["` + hex20 + `"]}}`} {
-		if _, _, err := policy.ImportKeylimeRuntime([]byte(bad)); err == nil {
+		if _, _, err := lifecycle.ImportKeylimeRuntime([]byte(bad)); err == nil {
 			t.Errorf("%s is taken", bad)
 		}
 	}
 	for _, empty := range []*policy.IMARule{nil, {}, {Digests: rule.Digests}, {Paths: map[string][]quote.Hex{"/x": nil}}} {
-		if _, _, err := policy.ExportKeylimeRuntime(empty); err == nil {
+		if _, _, err := lifecycle.ExportKeylimeRuntime(empty); err == nil {
 			t.Errorf("%+v is exported", empty)
 		}
 	}
@@ -201,23 +202,23 @@ func TestKeylimeBanks(t *testing.T) {
 	hex20, hex32 := strings.Repeat("ab", 20), strings.Repeat("cd", 32)
 	for bank, warned := range map[quote.Alg]bool{quote.SHA256: false, quote.SHA384: true} {
 		l := &policy.LayerPolicy{Bank: bank, PCRs: map[int][]policy.Value{0: values(digest('a', bank.Size()))}}
-		got, err := policy.ExportKeylime(l, nil)
+		got, err := lifecycle.ExportKeylime(l, nil)
 		if err != nil || (len(got.Warnings) == 1) != warned || warned && !strings.HasPrefix(got.Warnings[0], "bank sha384") {
 			t.Errorf("%s: %+v, %v", bank, got, err)
 		}
 	}
 	for size, bank := range map[int]string{32: "", 48: "tpm: {bank: sha384}"} {
-		got, err := policy.ImportKeylime([]byte(`{"0": ["` + strings.Repeat("ab", size) + `"]}`))
+		got, err := lifecycle.ImportKeylime([]byte(`{"0": ["` + strings.Repeat("ab", size) + `"]}`))
 		if text := string(got.YAML(verify.Host)); err != nil || strings.Contains(text, "tpm:") != (bank != "") || !strings.Contains(text, bank) {
 			t.Errorf("%d bytes: %v\n%s", size, err, text)
 		}
 	}
-	got, err := policy.ImportKeylime([]byte(`{"0": ["` + hex32 + `"], "1": ["` + hex20 + `"]}`))
+	got, err := lifecycle.ImportKeylime([]byte(`{"0": ["` + hex32 + `"], "1": ["` + hex20 + `"]}`))
 	if err != nil || got.Bank != quote.SHA256 || len(got.Warnings) != 1 || !strings.HasPrefix(got.Warnings[0], "values of bank sha1 for PCRs [1]") {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for text, sha1 := range map[string]bool{`{"0": ["` + hex20 + `"]}`: true, `{"0": []}`: false} {
-		if _, err := policy.ImportKeylime([]byte(text)); err == nil || strings.Contains(err.Error(), "bank sha1 only") != sha1 {
+		if _, err := lifecycle.ImportKeylime([]byte(text)); err == nil || strings.Contains(err.Error(), "bank sha1 only") != sha1 {
 			t.Errorf("%s: %v", text, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -9,12 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
 // diffPolicy is a policy with text for the guest and elsewhere.
-func diffPolicy(t *testing.T, guest string, rest ...string) *Policy {
+func diffPolicy(t *testing.T, guest string, rest ...string) *policy.Policy {
 	t.Helper()
 	text := "apiVersion: deepattest/v1\nkind: Policy\nmetadata: {name: p}\n" + strings.Join(rest, "\n") + "\n"
 	if guest != "" {
@@ -25,7 +26,7 @@ func diffPolicy(t *testing.T, guest string, rest ...string) *Policy {
 	text = strings.ReplaceAll(text, "$A", strings.Repeat("a", 64))
 	text = strings.ReplaceAll(text, "$B", strings.Repeat("b", 64))
 	text = strings.ReplaceAll(text, "$C", strings.Repeat("c", 64))
-	p, err := Parse([]byte(text))
+	p, err := policy.Parse([]byte(text))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
@@ -140,18 +141,18 @@ func TestDiffNamesComponents(t *testing.T) {
 // stands in the list.
 func TestDiffTakesTheClosest(t *testing.T) {
 	digest := func(b byte) quote.Hex { return bytes.Repeat([]byte{b}, 32) }
-	value := func(b byte, kernel byte, names ...string) Value {
-		v := Value{Digest: digest(b)}
+	value := func(b byte, kernel byte, names ...string) policy.Value {
+		v := policy.Value{Digest: digest(b)}
 		for _, name := range names {
-			v.Components = append(v.Components, ComponentValue{Name: name, Digest: digest(byte(len(name)))})
+			v.Components = append(v.Components, policy.ComponentValue{Name: name, Digest: digest(byte(len(name)))})
 		}
-		v.Components = append(v.Components, ComponentValue{Name: "kernel", Digest: digest(kernel)})
+		v.Components = append(v.Components, policy.ComponentValue{Name: "kernel", Digest: digest(kernel)})
 		return v
 	}
 	far, near, added := value(1, 101, "a", "bb", "ccc"), value(2, 102, "shim", "loader"), value(3, 103, "shim", "loader")
-	for _, accepted := range [][]Value{{far, near}, {near, far}} {
-		from := &Policy{Guest: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{4: accepted}}}
-		to := &Policy{Guest: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{4: append(slices.Clone(accepted), added)}}}
+	for _, accepted := range [][]policy.Value{{far, near}, {near, far}} {
+		from := &policy.Policy{Guest: &policy.LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]policy.Value{4: accepted}}}
+		to := &policy.Policy{Guest: &policy.LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]policy.Value{4: append(slices.Clone(accepted), added)}}}
 		d := Diff(from, to)
 		if len(d.Changes) != 1 || len(d.Changes[0].Components) != 1 || d.Changes[0].Components[0].Component != "kernel" {
 			t.Errorf("%+v", d.Changes)
@@ -160,9 +161,9 @@ func TestDiffTakesTheClosest(t *testing.T) {
 }
 
 func TestDiffOfExpiry(t *testing.T) {
-	never, soon := &Policy{}, &Policy{Expires: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
+	never, soon := &policy.Policy{}, &policy.Policy{Expires: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
 	for _, tt := range []struct {
-		from, to       *Policy
+		from, to       *policy.Policy
 		removed, added string
 		effect         string
 	}{
@@ -184,7 +185,7 @@ func TestDiffOfNothing(t *testing.T) {
 	if d := Diff(nil, p); len(d.Changes) == 0 || d.From.Name != "none" {
 		t.Errorf("%+v", d)
 	}
-	d := Diff(p, &Policy{Name: "web-tier", Host: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{4: {{Digest: make(quote.Hex, 32)}}}}})
+	d := Diff(p, &policy.Policy{Name: "web-tier", Host: &policy.LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]policy.Value{4: {{Digest: make(quote.Hex, 32)}}}}})
 	for _, c := range d.Changes {
 		if c.Layer == verify.Guest && strings.HasPrefix(c.Rule, "pcrs.") && c.Effect != Looser {
 			t.Errorf("a section gone: %+v", c)

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -20,10 +21,10 @@ const DifferenceMediaType = "application/vnd.deepattest.policy-diff.v1+json"
 
 // Difference is what one policy rules otherwise than another.
 type Difference struct {
-	MediaType string       `json:"mediaType"`
-	From      PolicyRef    `json:"from"`
-	To        PolicyRef    `json:"to"`
-	Changes   []RuleChange `json:"changes"`
+	MediaType string           `json:"mediaType"`
+	From      policy.PolicyRef `json:"from"`
+	To        policy.PolicyRef `json:"to"`
+	Changes   []RuleChange     `json:"changes"`
 }
 
 // RuleChange is one entry of a policy that is new, gone or another.
@@ -75,7 +76,7 @@ type rule struct {
 
 // Diff compares two policies, layer by layer and rule by rule. A nil policy rules
 // nothing.
-func Diff(from, to *Policy) *Difference {
+func Diff(from, to *policy.Policy) *Difference {
 	d := &Difference{MediaType: DifferenceMediaType, From: reference(from), To: reference(to), Changes: []RuleChange{}}
 	before, after := policyRules(from), policyRules(to)
 	at := func(list []rule, r rule) int {
@@ -102,11 +103,11 @@ func Diff(from, to *Policy) *Difference {
 	return d
 }
 
-func reference(p *Policy) PolicyRef {
+func reference(p *policy.Policy) policy.PolicyRef {
 	if p == nil {
-		return PolicyRef{Name: "none"}
+		return policy.PolicyRef{Name: "none"}
 	}
-	return PolicyRef{Name: p.Name, Digest: p.Digest}
+	return policy.PolicyRef{Name: p.Name, Digest: p.Digest}
 }
 
 // compare adds the changes of one rule.
@@ -151,11 +152,11 @@ func (d *Difference) compare(before, after rule) {
 }
 
 // explain adds what the policies' files say of a PCR value.
-func (c *RuleChange) explain(from, to *Policy) {
+func (c *RuleChange) explain(from, to *policy.Policy) {
 	if c.PCR == nil || !strings.HasPrefix(c.Rule, "pcrs.") {
 		return
 	}
-	find := func(p *Policy, digest string) *Value {
+	find := func(p *policy.Policy, digest string) *policy.Value {
 		if l := p.Layer(c.Layer); l != nil {
 			for i := range l.PCRs[*c.PCR] {
 				if v := &l.PCRs[*c.PCR][i]; v.Digest.String() == digest {
@@ -191,7 +192,7 @@ func (c *RuleChange) explain(from, to *Policy) {
 }
 
 // policyRules takes a policy apart.
-func policyRules(p *Policy) []rule {
+func policyRules(p *policy.Policy) []rule {
 	if p == nil {
 		return nil
 	}
@@ -238,7 +239,7 @@ func nonEmpty(list []string) []string {
 }
 
 // layerRules takes a layer's section apart.
-func layerRules(l *LayerPolicy, layer verify.Layer) []rule {
+func layerRules(l *policy.LayerPolicy, layer verify.Layer) []rule {
 	if l == nil {
 		return nil
 	}
@@ -318,7 +319,7 @@ func layerRules(l *LayerPolicy, layer verify.Layer) []rule {
 	return list
 }
 
-func imaEntries(r *IMARule) []string {
+func imaEntries(r *policy.IMARule) []string {
 	list := hexes(r.Digests)
 	for _, path := range slices.Sorted(maps.Keys(r.Paths)) {
 		for _, d := range r.Paths[path] {
@@ -335,7 +336,7 @@ func hexes(digests []quote.Hex) (list []string) {
 	return list
 }
 
-func eventEntries(rules []EventRule) (list []string) {
+func eventEntries(rules []policy.EventRule) (list []string) {
 	for _, r := range rules {
 		list = append(list, fmt.Sprintf("PCR %d %s", r.PCR, r))
 	}

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -53,16 +54,16 @@ func relog(t testing.TB, sample string, edit func(c quote.Component, e *quote.Ev
 }
 
 // policy accepts the boot, with its components.
-func (r relogged) policy(pcrs ...int) *Policy {
-	p := &Policy{Name: "p", Guest: &LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]Value{}}}
+func (r relogged) policy(pcrs ...int) *policy.Policy {
+	p := &policy.Policy{Name: "p", Guest: &policy.LayerPolicy{Bank: quote.SHA256, PCRs: map[int][]policy.Value{}}}
 	for _, n := range pcrs {
-		v := Value{Digest: r.pcrs[n]}
+		v := policy.Value{Digest: r.pcrs[n]}
 		for _, c := range r.log.Components(quote.SHA256) {
 			if c.PCR == n {
-				v.Components = append(v.Components, ComponentValue{Name: c.Name, Detail: c.Detail, Digest: c.Digest})
+				v.Components = append(v.Components, policy.ComponentValue{Name: c.Name, Detail: c.Detail, Digest: c.Digest})
 			}
 		}
-		p.Guest.PCRs[n] = []Value{v}
+		p.Guest.PCRs[n] = []policy.Value{v}
 	}
 	return p
 }
@@ -397,10 +398,10 @@ func TestLifeOfAPolicy(t *testing.T) {
 		}
 		return r
 	}
-	verdict := func(p *Policy, u testUKI) *Result {
+	verdict := func(p *policy.Policy, u testUKI) *policy.Result {
 		data, opts := evidence(u)
 		opts.Guest, opts.Host = verify.Expect{}, verify.Expect{} // the policy's matter
-		r, err := p.Verify(data, opts, Context{})
+		r, err := p.Verify(data, opts, policy.Context{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -412,15 +413,15 @@ func TestLifeOfAPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	learned, err := Parse(text)
+	learned, err := policy.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := verdict(learned, before); r.Verdict != Trusted {
+	if r := verdict(learned, before); r.Verdict != policy.Trusted {
 		t.Fatalf("third boot: %s: %s", r.Verdict, r.Reason)
 	}
 	r := verdict(learned, after)
-	if r.Verdict != Untrusted {
+	if r.Verdict != policy.Untrusted {
 		t.Fatalf("after the update: %s: %s", r.Verdict, r.Reason)
 	}
 	hinted := false
@@ -446,16 +447,16 @@ func TestLifeOfAPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	staged, err := Parse(text)
+	staged, err := policy.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, u := range map[string]testUKI{"before": before, "after": after} {
-		if r := verdict(staged, u); r.Verdict != Trusted {
+		if r := verdict(staged, u); r.Verdict != policy.Trusted {
 			t.Errorf("%s the update, staged: %s: %s", name, r.Verdict, r.Reason)
 		}
 	}
-	if r := verdict(staged, newTestUKI("6.12", "13", "ro init=/bin/sh", "two")); r.Verdict != Untrusted {
+	if r := verdict(staged, newTestUKI("6.12", "13", "ro init=/bin/sh", "two")); r.Verdict != policy.Untrusted {
 		t.Errorf("something else: %s: %s", r.Verdict, r.Reason)
 	}
 
@@ -481,14 +482,14 @@ func TestLifeOfAPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pruned, err := Parse(text)
+	pruned, err := policy.Parse(text)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := verdict(pruned, before); r.Verdict != Untrusted {
+	if r := verdict(pruned, before); r.Verdict != policy.Untrusted {
 		t.Errorf("old kernel, pruned: %s: %s", r.Verdict, r.Reason)
 	}
-	if r := verdict(pruned, after); r.Verdict != Trusted {
+	if r := verdict(pruned, after); r.Verdict != policy.Trusted {
 		t.Errorf("new kernel, pruned: %s: %s", r.Verdict, r.Reason)
 	}
 	if editor, err = Edit(text, nil); err != nil {
@@ -544,8 +545,8 @@ guest:
 		t.Errorf("not changed: %v\n%s", err, same)
 	}
 	hex := func(c string) quote.Hex { return bytes.Repeat([]byte(c), 32) }
-	if n := e.Add(verify.Guest, map[int][]Value{
-		4: {{Digest: hex("a"), Note: "staged: uki", Components: []ComponentValue{{Name: "image x", Detail: "d", Digest: hex("b")}}}},
+	if n := e.Add(verify.Guest, map[int][]policy.Value{
+		4: {{Digest: hex("a"), Note: "staged: uki", Components: []policy.ComponentValue{{Name: "image x", Detail: "d", Digest: hex("b")}}}},
 		9: {{Digest: slices.Repeat(quote.Hex{0x99}, 32)}, {Digest: hex("c")}},
 		5: {{Digest: hex("d")}},
 	}); n != 2 {
@@ -569,7 +570,7 @@ guest:
 }
 
 func TestEditExamplePolicy(t *testing.T) {
-	data, err := os.ReadFile("../examples/bundles/policy.yaml")
+	data, err := os.ReadFile("../../examples/bundles/policy.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
-package policy
+package lifecycle
 
 import (
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -24,7 +25,7 @@ func Learn(reports []*verify.Report, o LearnOptions) ([]byte, error) {
 // whyNot names the first check that kept a report from being authentic.
 func whyNot(r *verify.Report) string {
 	if by := r.Failed(); len(by) > 0 {
-		return Reason(by[0])
+		return policy.Reason(by[0])
 	}
 	return "no check says why"
 }

@@ -1,4 +1,4 @@
-package policy
+package lifecycle
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/deepattest/deepattest/internal/wording"
+	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -30,7 +31,7 @@ const (
 
 // bootImages returns the places of what firmware or a boot loader started from a
 // file.
-func bootImages(list []ComponentValue) (at []int) {
+func bootImages(list []policy.ComponentValue) (at []int) {
 	for i, c := range list {
 		if strings.HasPrefix(c.Name, "image ") && strings.HasSuffix(strings.ToLower(c.Name), ".efi") {
 			at = append(at, i)
@@ -51,7 +52,7 @@ func (s *stager) loader(r Replacement) (edit, error) {
 		s.note("PCR 8 and PCR 9: another GRUB may run and read other things before grub.cfg; that is not predicted")
 	}
 	s.signerStays()
-	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+	return func(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 		images := bootImages(list)
 		if n != 4 || len(images) < 2 { // one alone is no chain of shim and GRUB
 			return list, aside
@@ -87,10 +88,10 @@ func (s *stager) kernel(r Replacement) (edit, error) {
 	s.signerStays()
 	s.nameStays()
 	return all(
-		replace(4, digest, func(c ComponentValue) bool {
+		replace(4, digest, func(c policy.ComponentValue) bool {
 			return strings.HasPrefix(c.Name, nameFromMemory) || strings.HasPrefix(c.Name, "image ") && looksLikeKernel(c.Name)
 		}),
-		replace(9, file, func(c ComponentValue) bool {
+		replace(9, file, func(c policy.ComponentValue) bool {
 			path, ok := strings.CutPrefix(c.Name, "file ")
 			return c.Name == nameGRUBKernel || ok && (s.grubNames(path, "linux") || looksLikeKernel(path))
 		}),
@@ -132,7 +133,7 @@ func (s *stager) initrd(r Replacement) (edit, error) {
 	if err != nil {
 		return nil, err
 	}
-	pick := func(c ComponentValue) bool {
+	pick := func(c policy.ComponentValue) bool {
 		path, ok := strings.CutPrefix(c.Name, "file ")
 		return c.Name == nameInitrd || c.Name == nameGRUBInitrd || ok && (s.grubNames(path, "initrd") || looksLikeInitrd(path))
 	}
@@ -156,7 +157,7 @@ func (s *stager) commandLine(r Replacement) (edit, error) {
 	if err != nil {
 		return nil, err
 	}
-	grub := func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+	grub := func(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 		did := aside
 		for i := range list {
 			if n != 8 {
@@ -171,7 +172,7 @@ func (s *stager) commandLine(r Replacement) (edit, error) {
 		}
 		return list, did
 	}
-	stubs := func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+	stubs := func(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 		did := aside
 		for i := range list {
 			if n == 9 && list[i].Name == quote.NameLoadOptions {
@@ -211,7 +212,7 @@ func writtenAnew(name string) bool {
 // rewritten reports whether GRUB read files that the update writes anew and that
 // were not given. A new line or text in what GRUB runs was in such a file, so that
 // it changes whatever else of the PCR does.
-func (s *stager) rewritten(list []ComponentValue, did touch) bool {
+func (s *stager) rewritten(list []policy.ComponentValue, did touch) bool {
 	update := slices.ContainsFunc(s.roles, func(role string) bool { return role == RoleKernel || role == RoleCommandLine || role == RoleText })
 	found := false
 	for _, c := range list {
@@ -233,7 +234,7 @@ func (s *stager) text(r Replacement) (edit, error) {
 	if !ok || before == "" || before == after {
 		return nil, fmt.Errorf("%q: want OLD=NEW", r.Text)
 	}
-	return func(n int, list []ComponentValue) ([]ComponentValue, touch) {
+	return func(n int, list []policy.ComponentValue) ([]policy.ComponentValue, touch) {
 		did := aside
 		for i := range list {
 			name := strings.ReplaceAll(list[i].Name, before, after)
@@ -252,7 +253,7 @@ func (s *stager) text(r Replacement) (edit, error) {
 // rewrite gives a GRUB measurement another text. GRUB measures the text without
 // the prefix, and Red Hat's 2.02 a command with its NUL; a name that was cut or
 // escaped does not give the old digest, and the new one is then not known.
-func (s *stager) rewrite(c *ComponentValue, name string) touch {
+func (s *stager) rewrite(c *policy.ComponentValue, name string) touch {
 	measured := func(name, end string) quote.Hex {
 		for _, prefix := range []string{nameGRUBCommand, nameGRUBLine, nameGRUBModule} {
 			if text, ok := strings.CutPrefix(name, prefix); ok {
