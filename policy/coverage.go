@@ -210,7 +210,7 @@ func (a *appraisal) limits(place Place) []string {
 	if a.ev.LinkMethod == quote.LinkXenDeepQuote {
 		list = append(list, "that domain 0 of the Xen host is honest: it says which vTPM is a guest's, and with the TPM's owner secret it can make deep quotes of its own")
 	}
-	if a.ev.TPM12 {
+	if a.ev.SHA1 {
 		list = append(list, "collisions: everything that a TPM 1.2 says rests on SHA-1, and who writes what is measured can make two things that measure alike")
 	}
 	if place == InGuest {

@@ -12,19 +12,18 @@ const (
 // Catalogue returns the entries of every check that Evidence makes, in the order
 // in which they run and are reported. IDs and order are stable.
 func Catalogue() []Spec {
-	specs := make([]Spec, 0, len(checks))
-	for _, c := range catalogue() { // anew: it is the caller's to change
+	specs := make([]Spec, 0, len(known.checks))
+	for _, c := range catalogue(known.methods) { // anew: it is the caller's to change
 		specs = append(specs, c.Spec)
 	}
 	return specs
 }
 
-// checks is the catalogue for Evidence, made once and never changed.
-var checks = catalogue()
-
 // catalogue is host first, then the link, then the guest: trust is built
 // bottom-up, and a check runs after those it needs.
-func catalogue() []check {
+func catalogue(methods []*linkMethod) []check {
+	host := func(v *verification) *layer { return v.host }
+	guest := func(v *verification) *layer { return v.guest }
 	return slices.Concat(
 		[]check{{
 			Spec: Spec{
@@ -35,7 +34,10 @@ func catalogue() []check {
 			},
 			run: (*verification).format,
 		}},
-		hostChecks(), linkChecks(), certifiedChecks(), xenChecks(), guestChecks(), contextChecks(),
+		hostChecks(), layerChecks("host", Host, CloudOperator, host, nonceCheck("host", Host, "the leaf under its signature was made for it", linkProof.hostNonce)),
+		linkChecks(methods),
+		guestChecks(), layerChecks("guest", Guest, ImageOwner, guest, nonceCheck("guest", Guest, "its qualifyingData is the challenge's labelled hash", linkProof.guestNonce)),
+		contextChecks(),
 	)
 }
 
@@ -48,10 +50,7 @@ func (v *verification) format() Check {
 
 func hostChecks() []check {
 	const first = "bundle.format"
-	host := func(f func(*layer) Check) func(*verification) Check {
-		return func(v *verification) Check { return f(v.host) }
-	}
-	identity := []check{
+	return []check{
 		{
 			Spec: Spec{
 				ID: "host.ek.chain", Layer: Host, Title: "The host's endorsement key certificate chains to a trusted maker",
@@ -84,12 +83,7 @@ func hostChecks() []check {
 		},
 		{
 			Spec: keySpec("host", Host, []string{first}),
-			run: func(v *verification) Check {
-				if v.host.ev == nil {
-					return v.host.absent(v.bundle)
-				}
-				return v.host.keyAttributes()
-			},
+			run:  func(v *verification) Check { return v.keyAttributes(v.host) },
 		},
 		{
 			Spec: Spec{
@@ -102,27 +96,13 @@ func hostChecks() []check {
 			run: (*verification).hostBound,
 		},
 	}
-	nonce := check{
-		Spec: nonceSpec("host", Host, "the leaf under its signature was made for it"),
-		run:  (*verification).hostNonce,
-	}
-	clock := func(v *verification) Check { return v.clock(v.host, v.opts.Previous.host()) }
-	return slices.Concat(identity, quoteChecks("host", Host, CloudOperator, host, nonce, clock), logChecks("host", Host, CloudOperator, host, func(v *verification) *layer { return v.host }))
 }
 
 func guestChecks() []check {
-	guest := func(f func(*layer) Check) func(*verification) Check {
-		return func(v *verification) Check { return f(v.guest) }
-	}
-	identity := []check{
+	return []check{
 		{
 			Spec: keySpec("guest", Guest, []string{"bundle.format"}),
-			run: func(v *verification) Check {
-				if v.guest.ev == nil {
-					return v.guest.absent(v.bundle)
-				}
-				return v.guest.keyAttributes()
-			},
+			run:  func(v *verification) Check { return v.keyAttributes(v.guest) },
 		},
 		{
 			Spec: Spec{
@@ -132,15 +112,9 @@ func guestChecks() []check {
 				Actor:    CloudOperator, Remedy: "register the VM's vTPM with the host's quote service; the tenant can pin the key in the trust file",
 				Needs: []string{"guest.ak.attributes"},
 			},
-			run: (*verification).guestBound,
+			run: onLink(linkProof.guestBound),
 		},
 	}
-	nonce := check{
-		Spec: nonceSpec("guest", Guest, "its qualifyingData is the challenge's labelled hash"),
-		run:  (*verification).guestNonce,
-	}
-	clock := func(v *verification) Check { return v.clock(v.guest, v.opts.Previous.guest()) }
-	return slices.Concat(identity, quoteChecks("guest", Guest, ImageOwner, guest, nonce, clock), logChecks("guest", Guest, ImageOwner, guest, func(v *verification) *layer { return v.guest }))
 }
 
 func keySpec(prefix string, layer Layer, needs []string) Spec {
@@ -154,18 +128,34 @@ func keySpec(prefix string, layer Layer, needs []string) Spec {
 	}
 }
 
-func nonceSpec(prefix string, layer Layer, how string) Spec {
-	return Spec{
-		ID: prefix + ".quote.nonce", Layer: layer, Title: "The " + prefix + "'s quote answers this challenge: " + how,
-		Stops:    "replay of an old quote",
-		Citation: "RFC 9334, section 10.2 (implicit timekeeping using nonces); TPM 2.0 Part 2, section 10.12.12 (extraData)",
-		Actor:    Tenant, Remedy: "collect again with the challenge that is verified with; if it was, somebody replays old evidence",
-		Needs: []string{prefix + ".quote.signature"},
+// onLink makes a check of what the link's method makes of it.
+func onLink(f func(linkProof) Check) func(*verification) Check {
+	return func(v *verification) Check { return f(v.link) }
+}
+
+func nonceCheck(prefix string, layer Layer, how string, run func(linkProof) Check) check {
+	return check{
+		Spec: Spec{
+			ID: prefix + ".quote.nonce", Layer: layer, Title: "The " + prefix + "'s quote answers this challenge: " + how,
+			Stops:    "replay of an old quote",
+			Citation: "RFC 9334, section 10.2 (implicit timekeeping using nonces); TPM 2.0 Part 2, section 10.12.12 (extraData)",
+			Actor:    Tenant, Remedy: "collect again with the challenge that is verified with; if it was, somebody replays old evidence",
+			Needs: []string{prefix + ".quote.signature"},
+		},
+		run: onLink(run),
 	}
 }
 
+// layerChecks are the checks on one layer's quote and logs.
+func layerChecks(prefix string, name Layer, actor string, of func(*verification) *layer, nonce check) []check {
+	return slices.Concat(quoteChecks(prefix, name, actor, of, nonce), logChecks(prefix, name, actor, of))
+}
+
 // quoteChecks are the checks on one layer's quote.
-func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) Check) func(*verification) Check, nonce check, clock func(*verification) Check) []check {
+func quoteChecks(prefix string, name Layer, actor string, of func(*verification) *layer, nonce check) []check {
+	on := func(f func(layerProof) Check) func(*verification) Check {
+		return func(v *verification) Check { return f(of(v).proof) }
+	}
 	id := func(s string) string { return prefix + ".quote." + s }
 	key := prefix + ".ak.attributes"
 	signed := id("signature")
@@ -179,7 +169,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "find out what made this structure: no TPM did",
 				Needs: []string{present(prefix)},
 			},
-			run: on((*layer).magic),
+			run: on(layerProof.magic),
 		},
 		{
 			Spec: Spec{
@@ -189,7 +179,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "collect a TPM2_Quote",
 				Needs: []string{present(prefix)},
 			},
-			run: on((*layer).kind),
+			run: on(layerProof.kind),
 		},
 		{
 			Spec: Spec{
@@ -199,7 +189,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "collect again; if it stays, report the TPM's maker and firmware",
 				Needs: []string{id("magic"), id("type")},
 			},
-			run: on((*layer).wellFormed),
+			run: on(layerProof.wellFormed),
 		},
 		{
 			Spec: Spec{
@@ -209,7 +199,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "the quote or the key was exchanged: collect again, and treat it as an attack if it stays",
 				Needs: []string{key, id("format")},
 			},
-			run: on((*layer).signed),
+			run: on(layerProof.signed),
 		},
 		nonce,
 		{
@@ -221,7 +211,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "quote all PCRs that the policy names; `deepattest collect` does",
 				Needs: []string{signed},
 			},
-			run: on((*layer).selection),
+			run: on(layerProof.selection),
 		},
 		{
 			Spec: Spec{
@@ -231,7 +221,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "allocate the bank (TPM2_PCR_Allocate) and reboot, or pin another in the policy's tpm.bank",
 				Needs: []string{signed},
 			},
-			run: on((*layer).bank),
+			run: on(layerProof.bank),
 		},
 		{
 			Spec: Spec{
@@ -241,7 +231,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "collect again: a PCR may have moved between quote and reading; treat it as an attack if it stays",
 				Needs: []string{id("selection")},
 			},
-			run: on((*layer).pcrDigest),
+			run: on(layerProof.pcrDigest),
 		},
 		{
 			Spec: Spec{
@@ -251,7 +241,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    actor, Remedy: "update the firmware, or pin a bank that it measures into; what a firmware measures into shows on a machine that was just installed",
 				Needs: []string{id("bank"), id("pcr-digest")},
 			},
-			run: on((*layer).bankExtended),
+			run: on(layerProof.bankExtended),
 		},
 		{
 			Spec: Spec{
@@ -261,7 +251,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    CloudOperator, Remedy: "quote with the attestation key that deepattest makes, which is in the endorsement hierarchy, or with one under the endorsement key",
 				Needs: []string{signed},
 			},
-			run: on((*layer).signer),
+			run: on(layerProof.signer),
 		},
 		{
 			Spec: Spec{
@@ -271,7 +261,7 @@ func quoteChecks(prefix string, name Layer, actor string, on func(func(*layer) C
 				Actor:    CloudOperator, Remedy: "explain why the machine's state went back: restored snapshot, clone, or exchanged TPM",
 				Needs: []string{signed},
 			},
-			run: clock,
+			run: on(layerProof.clock),
 		},
 	}
 }
@@ -285,7 +275,10 @@ func present(prefix string) string {
 }
 
 // logChecks are the checks on one layer's logs.
-func logChecks(prefix string, name Layer, actor string, on func(func(*layer) Check) func(*verification) Check, of func(*verification) *layer) []check {
+func logChecks(prefix string, name Layer, actor string, of func(*verification) *layer) []check {
+	on := func(f func(*layer) Check) func(*verification) Check {
+		return func(v *verification) Check { return f(of(v)) }
+	}
 	id := func(s string) string { return prefix + ".log." + s }
 	noLog := func(v *verification) bool { return of(v).noLog() }
 	noIMA := func(v *verification) bool { return of(v).noIMA() }
@@ -364,9 +357,10 @@ func logChecks(prefix string, name Layer, actor string, on func(func(*layer) Che
 	}
 }
 
-func linkChecks() []check {
+// linkChecks are the checks of every link, and those that only one method has.
+func linkChecks(methods []*linkMethod) []check {
 	const proof = "link.inclusion"
-	return []check{
+	list := []check{
 		{
 			Spec: Spec{
 				ID: "link.method", Layer: Link, Title: "Something links the guest's quote to the host's, strongly enough",
@@ -385,7 +379,7 @@ func linkChecks() []check {
 				Actor:    CloudOperator, Remedy: "collect again; if it stays, the host's service or the way to it is not honest",
 				Needs: []string{"link.method", "host.quote.signature"},
 			},
-			run: (*verification).linkInclusion,
+			run: onLink(linkProof.inclusion),
 		},
 		{
 			Spec: Spec{
@@ -395,7 +389,7 @@ func linkChecks() []check {
 				Actor:    CloudOperator, Remedy: "treat as an attack: a host's quote for one VM was shown beside another VM's",
 				Needs: []string{proof},
 			},
-			run: (*verification).linkGuestKey,
+			run: onLink(linkProof.guestKey),
 		},
 		{
 			Spec: Spec{
@@ -405,7 +399,7 @@ func linkChecks() []check {
 				Actor:    CloudOperator, Remedy: "treat as an attack: the guest's quote is not the one the host saw",
 				Needs: []string{proof},
 			},
-			run: (*verification).linkGuestQuote,
+			run: onLink(linkProof.guestQuote),
 		},
 		{
 			Spec: Spec{
@@ -415,7 +409,7 @@ func linkChecks() []check {
 				Actor:    Tenant, Remedy: "compare the uuid with the one the cloud shows for the server",
 				Needs: []string{proof},
 			},
-			run: (*verification).linkVM,
+			run: onLink(linkProof.vm),
 		},
 		{
 			Spec: Spec{
@@ -428,6 +422,12 @@ func linkChecks() []check {
 			run: (*verification).hostStable,
 		},
 	}
+	for _, m := range methods {
+		if m.checks != nil {
+			list = append(list, m.checks()...)
+		}
+	}
+	return list
 }
 
 func contextChecks() []check {

@@ -100,7 +100,7 @@ func (v *verification) hostID() Check {
 	}
 	moved := warn("the cloud says that the VM moved to another host since the last result")
 	if v.host.ak != nil {
-		if same, _ := v.sameTPM(v.host, v.opts.Previous.host()); same {
+		if same, _ := v.sameTPM(v.host, v.opts.Previous.of(Host)); same {
 			moved.Detail += ", and the evidence is of the same host as before"
 		}
 	}

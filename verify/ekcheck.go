@@ -35,12 +35,6 @@ func CheckEK(der []byte, chain [][]byte, anchors Anchors, now time.Time) (*Check
 	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates), anchors, der, chain, now)
 }
 
-// CheckEK12 is CheckEK for a TPM 1.2, whose certificates may be signed with SHA-1
-// and, when acceptExpired says so, have run out.
-func CheckEK12(der []byte, chain [][]byte, anchors Anchors, now time.Time, acceptExpired bool) (*CheckedEK, error) {
-	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates).for12(acceptExpired), anchors, der, chain, now)
-}
-
 func checkEK(a *ekAnchors, anchors Anchors, der []byte, chain [][]byte, now time.Time) (*CheckedEK, error) {
 	p, err := a.verify(der, chain, now)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 type ekAnchors struct {
 	anchors, intermediates map[string][]*x509.Certificate
 	lapsed                 bool // certificates that have run out will do
-	*rules12                    // nil for TPM 2.0
+	*olderRules                 // nil for most families
 }
 
 // newEKAnchors indexes trusted anchors and helper certificates. Only an anchor

@@ -21,17 +21,18 @@ type check struct {
 
 // verification is the working state of one call of Evidence.
 type verification struct {
+	roots     *roots
 	opts      Options
 	bundle    *quote.Bundle
 	formatErr error
 	challenge []byte // the verifier's, or the bundle's own when that is unsafely allowed
 	host      *layer
 	guest     *layer
-	link      linkState
+	method    *linkMethod
+	link      linkProof
 	ekBound   bool     // the host's attestation key is in the TPM of its endorsement key
 	anchors   []string // in words, for the result
 	done      map[string]Check
-	instead   map[string]func(*verification) Check // made in the place of a catalogued check's run
 }
 
 // Evidence runs every check of the catalogue over a bundle, given as the bytes it
@@ -39,15 +40,17 @@ type verification struct {
 // error: an error means that opts cannot be used (ErrOptions).
 //
 // It does not change or keep data, and gives the same report for the same input.
-func Evidence(data []byte, opts Options) (*Report, error) {
-	if err := opts.validate(); err != nil {
+func Evidence(data []byte, opts Options) (*Report, error) { return known.evidence(data, opts) }
+
+func (r *roots) evidence(data []byte, opts Options) (*Report, error) {
+	if err := opts.validate(r); err != nil {
 		return nil, err
 	}
-	return newVerification(data, opts).report(data), nil
+	return newVerification(r, data, opts).report(data), nil
 }
 
-func newVerification(data []byte, opts Options) *verification {
-	v := &verification{opts: opts, challenge: opts.Challenge, done: make(map[string]Check, 64)}
+func newVerification(r *roots, data []byte, opts Options) *verification {
+	v := &verification{roots: r, opts: opts, challenge: opts.Challenge, done: make(map[string]Check, 64)}
 	v.bundle, v.formatErr = quote.ParseBundle(data)
 	if v.formatErr != nil {
 		v.bundle = &quote.Bundle{Link: quote.Link{Method: quote.LinkNone}}
@@ -55,21 +58,26 @@ func newVerification(data []byte, opts Options) *verification {
 	if opts.UnsafeAnyChallenge {
 		v.challenge = v.bundle.Challenge
 	}
-	v.host = newLayer(Host, v.bundle.Host, opts.Host, false)
-	v.guest = newLayer(Guest, v.bundle.Guest, opts.Guest, v.deep() != nil)
-	v.link = newLinkState(v)
-	v.instead = v.special()
+	v.read()
 	return v
+}
+
+// read reads layers and link as their families and method have it.
+func (v *verification) read() {
+	v.method = v.roots.method(v.bundle.Link.Method)
+	v.host = newLayer(v, Host, v.bundle.Host, v.opts.Host, nil)
+	v.guest = newLayer(v, Guest, v.bundle.Guest, v.opts.Guest, v.method.guestFamily(&v.bundle.Link))
+	v.link = v.method.prove(v)
 }
 
 // report makes every check of the catalogue, and the claims.
 func (v *verification) report(data []byte) *Report {
 	r := &Report{Evidence: digest(data), Challenge: v.challenge, Now: v.opts.Now, LinkMethod: quote.LinkNone}
 	for _, l := range []*layer{v.host, v.guest} {
-		r.TPM12 = r.TPM12 || l.ev != nil && l.ev.Is12()
+		r.SHA1 = r.SHA1 || l.ev != nil && l.family.sha1
 	}
-	r.Checks = make([]Check, 0, len(checks))
-	for _, c := range checks {
+	r.Checks = make([]Check, 0, len(v.roots.checks))
+	for _, c := range v.roots.checks {
 		out := v.outcome(c)
 		v.done[c.ID] = out
 		r.Checks = append(r.Checks, out)
@@ -89,10 +97,6 @@ func digest(b []byte) quote.Hex {
 
 // outcome runs a check, or records what keeps it from running.
 func (v *verification) outcome(c check) Check {
-	run := c.run
-	if instead := v.instead[c.ID]; instead != nil {
-		run = instead
-	}
 	out := Check{Status: NotRun}
 	if why := c.noSubject(v); why != "" {
 		out = notApplicable("%s", why)
@@ -100,7 +104,7 @@ func (v *verification) outcome(c check) Check {
 		out.BlockedBy = blocker
 		out.Detail = "not run: " + blocker + " did not pass"
 	} else {
-		out = run(v)
+		out = c.run(v)
 	}
 	out.ID, out.Layer = c.ID, c.Layer
 	out.Required = out.Status != NotApplicable && c.Layer != Context && (c.optional == nil || !c.optional(v))
@@ -124,6 +128,18 @@ func (v *verification) blocker(needs []string) string {
 	return ""
 }
 
+// restsOn is the outcome of a check that rests on others, when one of them did not
+// hold; else nil.
+func (v *verification) restsOn(what string, needs ...string) *Check {
+	blocker := v.blocker(needs)
+	if blocker == "" {
+		return nil
+	}
+	c := notRun("%s rests on %s", what, blocker)
+	c.BlockedBy = blocker
+	return &c
+}
+
 // holds reports whether every check of the given layers that counts held.
 func holds(checks []Check, layers ...Layer) bool {
 	for _, c := range checks {
@@ -144,8 +160,8 @@ func (v *verification) claim(r *Report) {
 	}
 	r.host = v.host.claims()
 	r.host.Name, r.host.EK = v.hostName(), v.boundEK(v.host)
-	if v.ekBound && v.link.ek != nil {
-		r.host.Maker, r.host.Model = v.link.ek.Identity.Manufacturer, v.link.ek.Identity.Model
+	if path := v.host.path; v.ekBound && path != nil {
+		r.host.Maker, r.host.Model = path.Identity.Manufacturer, path.Identity.Model
 	}
 	if !holds(r.Checks, Link) {
 		return

@@ -9,29 +9,32 @@ import (
 // QuoteHolds makes the checks of one layer's quote and nothing else, for
 // benchmarks.
 func QuoteHolds(ev *quote.Layer, qualifyingData []byte, expect Expect) bool {
-	l := newLayer(Guest, ev, expect, false)
-	for _, check := range []func() Check{
-		l.keyAttributes, l.magic, l.kind, l.wellFormed, l.signed, l.selection, l.bank, l.pcrDigest, l.bankExtended,
+	v := &verification{roots: known}
+	v.guest = newLayer(v, Guest, ev, expect, nil)
+	for _, check := range []func(layerProof) Check{
+		layerProof.keyAttributes, layerProof.magic, layerProof.kind, layerProof.wellFormed, layerProof.signed,
+		layerProof.selection, layerProof.bank, layerProof.pcrDigest, layerProof.bankExtended,
 	} {
-		if check().Status != Pass {
+		if check(v.guest.proof).Status != Pass {
 			return false
 		}
 	}
-	return bytes.Equal(l.attest.ExtraData, qualifyingData)
+	return bytes.Equal(v.guest.attest.ExtraData, qualifyingData)
 }
 
 // DeepQuoteCheck returns the checks of a deep quote and of the guest's PCRs under it
 // and of nothing else, for benchmarks. The layers' fields and keys are parsed once.
 func DeepQuoteCheck(b *quote.Bundle, opts Options) func() bool {
-	v := &verification{opts: opts, bundle: b, challenge: opts.Challenge}
-	v.host, v.guest = newLayer(Host, b.Host, opts.Host, false), newLayer(Guest, b.Guest, opts.Guest, true)
-	checks := []func() Check{
-		v.host.identityKey, v.host.version12, v.host.fixed12, v.host.wellFormed12, v.host.signed, v.hostNonce, v.host.selection, v.host.bank, v.host.composite,
-		v.deepInclusion, v.deepVM, v.deepFlags, v.deepLocality, v.deepMeasured, v.deepFormat, v.guest.selection, v.guest.bank, v.guest.composite,
-	}
+	v := &verification{roots: known, opts: opts, bundle: b, challenge: opts.Challenge}
+	v.read()
+	host, guest := v.host.proof, v.guest.proof
 	return func() bool {
-		v.link = newLinkState(v)
-		for _, check := range checks {
+		v.link = v.method.prove(v)
+		l := v.link.(*deepLink)
+		for _, check := range []func() Check{
+			host.keyAttributes, host.magic, host.kind, host.wellFormed, host.signed, l.hostNonce, host.selection, host.bank, host.pcrDigest,
+			l.inclusion, l.vm, l.flags, l.locality, l.measured, guest.wellFormed, guest.selection, guest.bank, guest.pcrDigest,
+		} {
 			if check().Status != Pass {
 				return false
 			}

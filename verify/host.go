@@ -2,7 +2,6 @@ package verify
 
 import (
 	"bytes"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"slices"
@@ -90,14 +89,11 @@ func (v *verification) ekChain() Check {
 }
 
 func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
-	anchors := newEKAnchors(v.opts.Anchors.Roots, v.opts.Anchors.Intermediates)
-	if v.host.ev.Is12() {
-		anchors = anchors.for12(v.host.expect.AcceptExpiredEK)
-	}
+	anchors := v.anchorsFor(v.host)
 	v.host.anchors = anchors
 	path, err := anchors.verify(der, v.host.ev.EK.Chain, v.opts.Now)
 	if entry, _ := v.enrolled(); errors.Is(err, ErrEKExpired) && len(entry.EK) > 0 && !v.opts.AnyHost {
-		return v.lapsedPath(ek, der, anchors.forLapsed(), err)
+		return v.lapsedPath(der, anchors.forLapsed(), err)
 	}
 	if err != nil {
 		var f *ekError
@@ -106,7 +102,7 @@ func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
 		}
 		return fail("the host's EK certificate").evidence(err.Error(), "a path to a trust anchor", fmt.Sprintf("ek.certificates[%d]", index))
 	}
-	v.take(ek, path)
+	v.take(path)
 	maker := ek.Identity.Manufacturer
 	if maker == "" {
 		maker = "unnamed maker"
@@ -115,8 +111,8 @@ func (v *verification) ekPath(ek *ekCertificate, der []byte, index int) Check {
 }
 
 // take keeps what a path that was found is needed for later.
-func (v *verification) take(ek *ekCertificate, path *ekPath) {
-	v.link.ek, v.host.path = ek, path
+func (v *verification) take(path *ekPath) {
+	v.host.path = path
 	v.host.repairs = append(v.host.repairs, path.Notes...)
 	v.anchors = append(v.anchors, "EK root "+describeCertificate(path.Anchor))
 }
@@ -124,13 +120,13 @@ func (v *verification) take(ek *ekCertificate, path *ekPath) {
 // lapsedPath is the path of an enrolled host's certificate of which a part has run
 // out. Enrolment is the anchor then and the certificate was good when it counted;
 // all but the end of its validity must still hold.
-func (v *verification) lapsedPath(ek *ekCertificate, der []byte, anchors *ekAnchors, expired error) Check {
+func (v *verification) lapsedPath(der []byte, anchors *ekAnchors, expired error) Check {
 	path, err := anchors.verify(der, v.host.ev.EK.Chain, v.opts.Now)
 	var f *ekError
 	if errors.As(err, &f) {
 		return fail("the host's EK certificate: %s", f.Reason).evidence(f.Got, f.Want, f.Certificate)
 	}
-	v.take(ek, path)
+	v.take(path)
 	c := warn("the host is enrolled, so it counts; but a certificate that vouches for its endorsement key has run out")
 	if errors.As(expired, &f) {
 		c = c.evidence(f.Got, f.Want, f.Certificate)
@@ -219,20 +215,4 @@ func (v *verification) registered() (Registration, bool) {
 		return Registration{}, false
 	}
 	return v.opts.Anchors.Registered[i], true
-}
-
-// hostNonce: the leaf under the host's signature was made for this challenge.
-func (v *verification) hostNonce() Check {
-	switch {
-	case len(v.host.attest.ExtraData) == 0:
-		return fail("the host's quote answers no challenge").evidence("empty qualifyingData", "a commitment to a tree of leaves", "extraData")
-	case v.link.proven && v.bundle.Link.Method == quote.LinkXenDeepQuote:
-		return pass("the deep quote's external data commits to the challenge")
-	case v.link.proven:
-		return pass("the host signed for a leaf that was made for the challenge")
-	case subtle.ConstantTimeCompare(v.bundle.Challenge, v.challenge) != 1:
-		return fail("the host's quote was made for another challenge: a replay?").
-			evidence(v.bundle.Challenge.String(), quote.Hex(v.challenge).String(), "challenge")
-	}
-	return unknown("whether the quote is for this challenge rests on its leaf: see link.inclusion")
 }

@@ -1,9 +1,9 @@
 package verify
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/rsa"
+	"crypto/subtle"
 	"fmt"
 	"maps"
 	"slices"
@@ -17,13 +17,13 @@ type layer struct {
 	name   Layer
 	ev     *quote.Layer // nil when the bundle has no such layer
 	expect Expect
+	family *family    // that the evidence is of; nil without any
+	proof  layerProof // nil without evidence
 
 	ak, ek       *quote.Public
 	akErr, ekErr error
 	attest       *quote.Attest
 	attestErr    error
-	info         *quote.QuoteInfo    // of a TPM 1.2
-	short        *quote.PCRInfoShort // of a guest under a deep quote
 	signature    *quote.Signature
 	signatureErr error
 	log          layerLog
@@ -31,34 +31,7 @@ type layer struct {
 	path         *ekPath // of the EK certificate to an anchor; nil: none was found
 	anchors      *ekAnchors
 	repairs      []string
-	plain        bool // firmwareVersion and counters are signed as they are: see signer
-}
-
-func newLayer(name Layer, ev *quote.Layer, expect Expect, deep bool) *layer {
-	l := &layer{name: name, ev: ev, expect: expect}
-	if ev == nil {
-		return l
-	}
-	if expect.Bank == 0 && !ev.Is12() {
-		l.expect.Bank = ev.PCRs.Bank()
-	}
-	if deep {
-		l.readDeep() // it has no keys
-		return l
-	}
-	if l.ak, l.akErr = quote.ParseKey(ev.TPM.Version, ev.AK.Public); l.akErr != nil {
-		l.ak = nil // half a key has no Name
-	}
-	if l.ek, l.ekErr = quote.ParseKey(ev.TPM.Version, ev.EK.Public); l.ekErr != nil {
-		l.ek = nil
-	}
-	if ev.Is12() {
-		l.read12()
-		return l
-	}
-	l.attest, l.attestErr = quote.ParseAttest(ev.Quote.Attest)
-	l.signature, l.signatureErr = quote.ParseSignature(ev.Quote.Signature)
-	return l
+	plain        bool // firmwareVersion and counters are signed as they are: see HOST.quote.signer in the catalogue
 }
 
 // absent says that the bundle has no such layer; every check of the layer needs
@@ -98,11 +71,11 @@ func (l *layer) value(n int) quote.Hex { return l.ev.PCRs[l.expect.bank()][n] }
 // claims copies what the layer's signature covered.
 func (l *layer) claims() *Claims {
 	c := &Claims{
-		TPM:  l.expect.family(),
+		TPM:  l.expect.TPM,
 		Bank: l.expect.bank(), Covered: slices.Clone(l.covered()),
 		PCRs: make(map[int]quote.Hex, quote.NumPCRs), IMA: l.imaCovered,
 	}
-	if l.ak != nil { // none under a deep quote
+	if l.ak != nil { // a family may have none
 		c.AK = l.ak.Name()
 	}
 	if l.plain {
@@ -113,96 +86,6 @@ func (l *layer) claims() *Claims {
 	}
 	c.Log = l.log.claim()
 	return c
-}
-
-// keyAttributes checks that a key can sign nothing but what its TPM made, and
-// never leaves it: TPM 2.0 Part 1, section 31 (attestation),
-// and Part 2, section 8.3.3 for each attribute.
-func (l *layer) keyAttributes() Check {
-	if l.akErr != nil {
-		return fail("the attestation key cannot be read").evidence(l.akErr.Error(), "a TPMT_PUBLIC of an RSA or ECC key", "ak.public")
-	}
-	const must = quote.Restricted | quote.Sign | quote.FixedTPM | quote.FixedParent | quote.SensitiveDataOrigin
-	const mustNot = quote.Decrypt
-	a := l.ak.Attributes
-	if a&must != must || a&mustNot != 0 {
-		return fail("the attestation key could sign data that its TPM did not make, or could live outside of it").
-			evidence(a.String(), must.String()+", not "+mustNot.String(), "objectAttributes")
-	}
-	if reason := l.weakKey(); reason != "" {
-		return fail("the attestation key is too weak").
-			evidence(reason, "RSA-2048, RSA-3072 or RSA-4096 with exponent 65537 and RSASSA or RSAPSS, ECC P-256 or more with ECDSA, SHA-256, SHA-384 or SHA-512 throughout", "parameters")
-	}
-	return pass("%s, restricted to its TPM, %s with %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash)
-}
-
-func (l *layer) weakKey() string {
-	got := fmt.Sprintf("%s, %s with %s, Name by %s", l.ak.Strength(), l.ak.Scheme, l.ak.SchemeHash, l.ak.NameAlg)
-	// What binds the key, in trust files and in leaves, is its Name.
-	for _, alg := range []quote.Alg{l.ak.SchemeHash, l.ak.NameAlg} {
-		switch alg {
-		case quote.SHA256, quote.SHA384, quote.SHA512:
-		default:
-			return got
-		}
-	}
-	switch k := l.ak.Key.(type) {
-	case *rsa.PublicKey:
-		if reason := weakRSA(k); reason != "" {
-			return reason
-		}
-		if l.ak.Scheme != quote.ECDSA {
-			return ""
-		}
-	case *ecdsa.PublicKey:
-		if l.ak.Scheme == quote.ECDSA { // ParsePublic reads P-256 and larger only
-			return ""
-		}
-	}
-	return got
-}
-
-// weakRSA says what keeps an RSA key from being one that TPMs make: one of three
-// sizes, the default exponent of TPMS_RSA_PARMS (Part 2, section 12.2.3.5: 65537) and
-// an odd modulus. Under exponent 3 signatures can be made up for a verifier that is lax
-// about the padding (RFC 8017, section 8.2; CVE-2006-4339).
-func weakRSA(k *rsa.PublicKey) string {
-	switch bits := k.N.BitLen(); {
-	case bits != 2048 && bits != 3072 && bits != 4096:
-		return fmt.Sprintf("an RSA key of %d bits", bits)
-	case k.E != 65537:
-		return fmt.Sprintf("RSA-%d with exponent %d", bits, k.E)
-	case k.N.Bit(0) == 0:
-		return fmt.Sprintf("RSA-%d with an even modulus", bits)
-	}
-	return ""
-}
-
-// magic: a restricted key signs a structure that starts with TPM_GENERATED_VALUE
-// only when its TPM made it (Part 1, section 31.2).
-func (l *layer) magic() Check {
-	if l.attest.GeneratedByTPM() {
-		return pass("TPM_GENERATED_VALUE")
-	}
-	return fail("the signed structure was not made by a TPM").evidence(fmt.Sprintf("0x%08x", l.attest.Magic), "0xff544347 (TPM_GENERATED_VALUE)", "offset 0")
-}
-
-// kind: other attestations have other fields in the same places (Part 2, section
-// 10.12.11).
-func (l *layer) kind() Check {
-	if l.attest.IsQuote() {
-		return pass("TPM_ST_ATTEST_QUOTE")
-	}
-	return fail("the signed structure is not a quote").evidence(fmt.Sprintf("0x%04x", l.attest.Type), "0x8018 (TPM_ST_ATTEST_QUOTE)", "offset 4")
-}
-
-func (l *layer) wellFormed() Check {
-	for _, err := range []error{l.attestErr, l.signatureErr} {
-		if err != nil {
-			return fail("the quote is malformed").evidence(err.Error(), "TPMS_ATTEST and TPMT_SIGNATURE without a byte left over", "quote")
-		}
-	}
-	return pass("TPMS_ATTEST of %d bytes, TPMT_SIGNATURE of %d", len(l.ev.Quote.Attest), len(l.ev.Quote.Signature))
 }
 
 // signed verifies the signature with the attestation key and no other, by the
@@ -248,6 +131,19 @@ func verifySignature(key any, s *quote.Signature, message []byte) error {
 	return fmt.Errorf("key type %T is not supported", key)
 }
 
+// qualified: the TPM signed for the qualifyingData that the challenge asks for (TPM 2.0
+// Part 2, section 10.12.12: extraData).
+func (l *layer) qualified(want quote.Hex, how string) Check {
+	got := l.attest.ExtraData
+	if len(got) == 0 {
+		return fail("the %s's quote answers no challenge", l.name).evidence("empty qualifyingData", want.String(), "extraData")
+	}
+	if subtle.ConstantTimeCompare(got, want) != 1 {
+		return fail("the %s's quote answers another challenge: a replay?", l.name).evidence(got.String(), want.String(), "extraData")
+	}
+	return pass("%s", how)
+}
+
 // selection: only the signed selection says which PCRs the digest covers.
 func (l *layer) selection() Check {
 	sel := l.attest.Selection
@@ -281,19 +177,6 @@ func (l *layer) bank() Check {
 	}
 	return fail("the quote does not cover the pinned PCR bank").
 		evidence("signed selection "+l.attest.Selection.String(), l.expect.bank().String(), "pcrSelect")
-}
-
-// pcrDigest: the values beside the quote are those that were signed (Part 2,
-// section 10.12.4).
-func (l *layer) pcrDigest() Check {
-	sum, err := l.ev.PCRs.Digest(l.signature.Hash, l.attest.Selection)
-	if err != nil {
-		return fail("the evidence lacks values of quoted PCRs").evidence(err.Error(), "a value for every PCR of "+l.attest.Selection.String(), "pcrs")
-	}
-	if !bytes.Equal(sum, l.attest.PCRDigest) {
-		return fail("the PCR values are not the quoted ones").evidence(fmt.Sprintf("%x", sum), l.attest.PCRDigest.String(), "pcrDigest")
-	}
-	return pass("the values hash to the signed digest")
 }
 
 // bankExtended: firmware that does not know a bank leaves it as TPM2_Startup made it.

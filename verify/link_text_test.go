@@ -24,9 +24,12 @@ func TestHostQuoteOverText(t *testing.T) {
 		v := &verification{
 			host:   &layer{ak: ak, attest: &quote.Attest{ExtraData: quote.Hex(c.extraData)}},
 			bundle: &quote.Bundle{Link: quote.Link{Method: c.method, HostAK: ak.Name()}},
-			link:   linkState{proven: true},
 		}
-		if got := v.linkInclusion(); got.Status != c.want {
+		leaf := &leafLink{v: v, proven: true}
+		link := map[string]linkProof{
+			quote.LinkHostVouched: &vouchedLink{leaf}, quote.LinkNonceOnly: &nonceLink{leaf}, quote.LinkEKCertified: &certifiedLink{leaf},
+		}[c.method]
+		if got := link.inclusion(); got.Status != c.want {
 			t.Errorf("%s over %q: %s (%s), want %s", c.method, c.extraData, got.Status, got.Detail, c.want)
 		}
 	}

@@ -31,10 +31,9 @@ type Options struct {
 	// VMs will do.
 	VM quote.UUID
 	// LinkMinimum is the weakest link method that is accepted: a quote.Link...
-	// name; empty means host-vouched.
+	// name; empty means the first of known.
 	LinkMinimum string
-	// Xen is what a deep quote of a Xen vTPM must show.
-	Xen XenExpect
+	MethodOptions
 	// Previous is what the last accepted result said of the same VM, nil when
 	// there is none.
 	Previous *Previous
@@ -51,39 +50,16 @@ type Expect struct {
 	Log  bool      // rules rest on the event log: it must be there and replay
 	IMA  bool      // rules rest on the IMA list: likewise
 
-	// TPM is the family that the layer's TPM must have: quote.Version12, with Bank
-	// quote.SHA1 as the only one that there is, or "2.0"; empty means "2.0".
+	// TPM is the family that the layer's TPM must have, as quote.TPM.Version names
+	// it; empty means the first of known.
 	TPM string
-	// AcceptExpiredEK takes an EK certificate of a TPM 1.2 as it was on the last day
-	// of its validity: such TPMs outlive their certificates. The report says so.
+	// AcceptExpiredEK takes an EK certificate as it was on the last day of its
+	// validity, of a family whose TPMs outlive their certificates. The report says so.
 	AcceptExpiredEK bool
 	// AcceptSHA1Padded takes an IMA list of a kernel before 5.8, which extends SHA-1
 	// digests into every bank: two lists with the same ones can be made. The report
 	// says so.
 	AcceptSHA1Padded bool
-}
-
-// XenExpect is what a deep quote must show beside the vTPM's uuid, which it always
-// must. The zero value asks for nothing more.
-type XenExpect struct {
-	Labels    []string    // XSM labels that the vTPM's domain may have
-	Groups    []quote.Hex // accepted digests of a group's configuration (quote.DeepGroupInfo)
-	GroupKeys []quote.Hex // accepted digests of a group's key (quote.DeepGroupKey)
-}
-
-// flags are those that a deep quote must have been asked for.
-func (x *XenExpect) flags() quote.DeepQuoteFlags {
-	f := quote.DeepUUID
-	if len(x.Labels) > 0 {
-		f |= quote.DeepMeasurements
-	}
-	if len(x.Groups) > 0 {
-		f |= quote.DeepGroupInfo
-	}
-	if len(x.GroupKeys) > 0 {
-		f |= quote.DeepGroupKey
-	}
-	return f
 }
 
 // Anchors are the trust anchors. They come from the tenant, never from evidence.
@@ -103,8 +79,8 @@ func (a *Anchors) Empty() bool {
 }
 
 // EnrolledHost is a host the tenant enrolled: an AK that was proven, by credential
-// activation, to live in the TPM of an EK. Keys of a TPM 1.2 have Names of the same
-// form, over their TPM_PUBKEY: see quote.ParsePubkey.
+// activation, to live in the TPM of an EK. Keys of every family have Names of the same
+// form: see quote.ParseKey.
 type EnrolledHost struct {
 	Name   string    // the tenant's word for it
 	EK, AK quote.Hex // Names
@@ -145,7 +121,8 @@ type Previous struct {
 // ErrOptions marks options that cannot be used, as opposed to evidence that fails.
 var ErrOptions = errors.New("verification options")
 
-func (o *Options) validate() error {
+func (o *Options) validate(r *roots) error {
+	host, guest := o.Host.validate(r), o.Guest.validate(r)
 	switch {
 	case o.UnsafeAnyChallenge && len(o.Challenge) != 0:
 		return fmt.Errorf("%w: a challenge and UnsafeAnyChallenge exclude each other", ErrOptions)
@@ -153,42 +130,22 @@ func (o *Options) validate() error {
 		return fmt.Errorf("%w: %w", ErrOptions, quote.CheckChallenge(o.Challenge))
 	case o.Now.IsZero():
 		return fmt.Errorf("%w: no time of appraisal given", ErrOptions)
-	case o.Host.validate() != nil:
-		return fmt.Errorf("%w: host: %w", ErrOptions, o.Host.validate())
-	case o.Guest.validate() != nil:
-		return fmt.Errorf("%w: guest: %w", ErrOptions, o.Guest.validate())
-	case LinkRank(o.linkMinimum()) == 0 && o.linkMinimum() != quote.LinkNone:
+	case host != nil:
+		return fmt.Errorf("%w: host: %w", ErrOptions, host)
+	case guest != nil:
+		return fmt.Errorf("%w: guest: %w", ErrOptions, guest)
+	case r.method(r.minimum(o)).Rank == 0 && o.LinkMinimum != quote.LinkNone:
 		return fmt.Errorf("%w: link minimum %q is not a link method", ErrOptions, o.LinkMinimum)
 	}
 	return nil
 }
 
-// validate keeps SHA-1 to the one family that has nothing else.
-func (e Expect) validate() error {
-	switch {
-	case e.TPM != "" && e.TPM != "2.0" && e.TPM != quote.Version12:
-		return fmt.Errorf("TPM %q: want 2.0 or %s", e.TPM, quote.Version12)
-	case e.TPM == quote.Version12 && e.Bank != quote.SHA1:
-		return fmt.Errorf("bank %s: a TPM 1.2 has %s only", e.bank(), quote.SHA1)
-	case e.AcceptExpiredEK && e.TPM != quote.Version12:
-		return errors.New("expired EK certificates are accepted of TPM 1.2 only")
+func (e Expect) validate(r *roots) error {
+	f := r.expected(e.TPM)
+	if f == nil {
+		return fmt.Errorf("TPM %q: want %s", e.TPM, r.names())
 	}
-	return nil
-}
-
-func (o *Options) linkMinimum() string {
-	if o.LinkMinimum == "" {
-		return quote.LinkHostVouched
-	}
-	return o.LinkMinimum
-}
-
-// family is the expected TPM family of a layer.
-func (e Expect) family() string {
-	if e.TPM == "" {
-		return "2.0"
-	}
-	return e.TPM
+	return f.admits(e)
 }
 
 // bank is the pinned bank of a layer.
@@ -197,18 +154,4 @@ func (e Expect) bank() quote.Alg {
 		return quote.SHA256
 	}
 	return e.Bank
-}
-
-// LinkRank orders the link methods by what they prove, from 1, the weakest; 0 is
-// no link.
-func LinkRank(method string) int {
-	switch method {
-	case quote.LinkHostVouched, quote.LinkXenDeepQuote:
-		return 3
-	case quote.LinkEKCertified:
-		return 2
-	case quote.LinkNonceOnly:
-		return 1
-	}
-	return 0
 }

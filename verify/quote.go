@@ -60,21 +60,26 @@ func Quote(layer *quote.Layer, opts QuoteOptions) (*Report, error) {
 	case len(opts.Anchors.Guests) > 0:
 		return nil, fmt.Errorf("%w: Anchors.Guests says nothing of a quote by itself: pin the key with an entry of Anchors.Hosts that has its AK", ErrOptions)
 	}
-	if err := o.validate(); err != nil {
+	if err := o.validate(known); err != nil {
 		return nil, err
 	}
 	// By way of a bundle, the layer is held to the same limits as one that came in a
 	// file, and is a copy of the caller's.
 	b := quote.Bundle{MediaType: quote.MediaType, Challenge: opts.QualifyingData, Host: layer, Link: quote.Link{Method: quote.LinkNone}}
 	data, err := b.Encode()
-	v := newVerification(data, o)
+	v := newVerification(known, data, o)
 	if err != nil {
 		v.formatErr = err
 	}
-	v.instead["host.quote.nonce"] = func(v *verification) Check {
-		return v.host.qualified(v.challenge, "the qualifyingData that was asked for")
-	}
+	v.link = &noLink{leafLink{v: v}}
 	r := v.report(data)
 	r.Checks = slices.DeleteFunc(r.Checks, func(c Check) bool { return c.Layer != Format && c.Layer != Host })
 	return r, nil
+}
+
+// noLink is the link of a quote by itself, which has nothing above it.
+type noLink struct{ leafLink }
+
+func (l *noLink) hostNonce() Check {
+	return l.v.host.qualified(l.v.challenge, "the qualifyingData that was asked for")
 }

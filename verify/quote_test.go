@@ -223,7 +223,7 @@ func TestQuoteTPM12(t *testing.T) {
 	}
 	o := verify.QuoteOptions{QualifyingData: info.ExternalData, Now: s.options.Now, Anchors: s.options.Anchors, Expect: s.options.Host}
 	r, err := verify.Quote(b.Host, o)
-	if err != nil || r.Host() == nil || len(r.Failed()) > 0 || !r.TPM12 {
+	if err != nil || r.Host() == nil || len(r.Failed()) > 0 || !r.SHA1 {
 		t.Fatalf("%v, %v", err, names(r.Failed()))
 	}
 	o.QualifyingData = testlab.Challenge(1)

@@ -23,9 +23,9 @@ type Report struct {
 	// Cloud is what the cloud's operator asserts of the VM, nil when nothing.
 	// Nothing signs it.
 	Cloud *quote.Cloud
-	// TPM12 tells that a layer of the evidence has a TPM 1.2, whatever became of it:
-	// all that it says rests on SHA-1.
-	TPM12 bool
+	// SHA1 tells that a layer of the evidence is of a family of which all that it says
+	// rests on SHA-1, whatever became of it.
+	SHA1 bool
 
 	host, guest *Claims
 }
@@ -53,8 +53,8 @@ func (r *Report) Check(id string) (Check, bool) {
 type Claims struct {
 	Name     string          // the enrolled host's or the VM's name; the VM's uuid when it has none
 	VM       quote.UUID      // guest only: the VM the link names
-	TPM      string          // family: "2.0" or quote.Version12
-	EK, AK   quote.Hex       // Names; EK is nil where nothing binds it to the AK, both for a guest under a deep quote
+	TPM      string          // family, as quote.TPM.Version names it
+	EK, AK   quote.Hex       // Names; EK is nil where nothing binds it to the AK, both where the guest has no key of its own
 	Maker    string          // EK certificate: TPM manufacturer, "" without certificate
 	Model    string          // EK certificate
 	Firmware uint64          // TPMS_ATTEST.firmwareVersion; 0: not known, see HOST.quote.signer in the catalogue

@@ -85,11 +85,11 @@ func TestDeepQuoteSkipsNothing(t *testing.T) {
 				t.Errorf("%s: %s is %s", name, id, c.Status)
 			}
 		}
-		if !r.TPM12 {
+		if !r.SHA1 {
 			t.Errorf("%s: the report does not say that it is about a TPM 1.2", name)
 		}
 	}
-	if report(t, find(t, "Good")).TPM12 {
+	if report(t, find(t, "Good")).SHA1 {
 		t.Error("a report about TPM 2.0 says TPM 1.2")
 	}
 	if c := r.Guest(); c.TPM != quote.Version12 || c.AK != nil || c.EK != nil || c.VM.IsZero() {

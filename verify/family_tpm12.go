@@ -8,18 +8,36 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// read12 reads the evidence of a layer whose TPM is of the 1.2 family, and puts it
-// in the terms of the checks that both families share.
-func (l *layer) read12() {
-	l.signature = &quote.Signature{Scheme: quote.RSASSA, Hash: quote.SHA1, RSA: l.ev.Quote.Signature}
-	info, err := quote.ParseQuoteInfo(l.ev.Quote.Attest)
-	l.info, l.attestErr = info, err
-	// A TPM_QUOTE_INFO names no PCRs: its digest is over a selection and values,
-	// and only those shown can give it.
-	l.attest = &quote.Attest{
-		Raw: info.Raw, ExtraData: info.ExternalData, PCRDigest: info.Digest,
-		Selection: selection12(l.ev.PCRs[quote.SHA1]),
-	}
+// tpm12 is a TPM 1.2: TPM_Quote by an attestation identity key. Everything that it
+// says rests on SHA-1.
+var tpm12 = family{
+	name: quote.Version12,
+	sha1: true,
+	admits: func(e Expect) error { // SHA-1 is for the one family that has nothing else
+		if e.Bank != quote.SHA1 {
+			return fmt.Errorf("bank %s: a TPM 1.2 has %s only", e.bank(), quote.SHA1)
+		}
+		return nil
+	},
+	read: func(_ *verification, l *layer) layerProof {
+		l.readKeys()
+		l.signature = &quote.Signature{Scheme: quote.RSASSA, Hash: quote.SHA1, RSA: l.ev.Quote.Signature}
+		info, err := quote.ParseQuoteInfo(l.ev.Quote.Attest)
+		l.attestErr = err
+		// A TPM_QUOTE_INFO names no PCRs: its digest is over a selection and values,
+		// and only those shown can give it.
+		l.attest = &quote.Attest{
+			Raw: info.Raw, ExtraData: info.ExternalData, PCRDigest: info.Digest,
+			Selection: selection12(l.ev.PCRs[quote.SHA1]),
+		}
+		return &proof12{layer: l, info: info}
+	},
+	ekAnchors: func(a *ekAnchors, e Expect) *ekAnchors { return a.for12(e.AcceptExpiredEK) },
+}
+
+type proof12 struct {
+	*layer
+	info *quote.QuoteInfo
 }
 
 func selection12(bank map[int]quote.Hex) quote.Selection {
@@ -32,50 +50,18 @@ func selection12(bank map[int]quote.Hex) quote.Selection {
 	return quote.Selection{{Alg: quote.SHA1, PCRs: pcrs}}
 }
 
-// checks12 are the checks of a layer with a TPM 1.2 and a quote of its own, in the
-// place of those that read TPM 2.0 structures.
-func (l *layer) checks12() map[string]func(*verification) Check {
-	on := func(f func(*layer) Check) func(*verification) Check {
-		return func(*verification) Check { return f(l) }
-	}
-	prefix := string(l.name)
-	return map[string]func(*verification) Check{
-		prefix + ".ak.attributes":    on((*layer).identityKey),
-		prefix + ".quote.magic":      on((*layer).version12),
-		prefix + ".quote.type":       on((*layer).fixed12),
-		prefix + ".quote.format":     on((*layer).wellFormed12),
-		prefix + ".quote.pcr-digest": on((*layer).composite),
-		prefix + ".quote.signer": func(*verification) Check {
-			return notApplicable("a TPM 1.2 has no hierarchies, and signs no firmware version")
-		},
-		prefix + ".quote.clock": func(*verification) Check {
-			return notApplicable("a TPM 1.2 signs no clock and no counters: a reboot shows in the PCRs alone")
-		},
-	}
+func (l *proof12) signer() Check {
+	return notApplicable("a TPM 1.2 has no hierarchies, and signs no firmware version")
 }
 
-// wrongFamily: the tenant says which family the layer's TPM has; evidence may not
-// choose, or SHA-1 would do for any machine.
-func (l *layer) wrongFamily() (Check, bool) {
-	want := l.expect.family()
-	if l.ev.Is12() == (want == quote.Version12) {
-		return Check{}, false
-	}
-	got := l.ev.TPM.Version
-	if !l.ev.Is12() {
-		got = "2.0" // whatever it says, it is read as such
-	}
-	return fail("the %s's TPM is of another family than the policy expects", l.name).
-		evidence("TPM "+got, "TPM "+want+": the policy's "+string(l.name)+".tpm.version", string(l.name)+".tpm.version"), true
+func (l *proof12) clock() Check {
+	return notApplicable("a TPM 1.2 signs no clock and no counters: a reboot shows in the PCRs alone")
 }
 
-// identityKey: an attestation identity key signs only quotes and keys of its TPM
+// keyAttributes: an attestation identity key signs only quotes and keys of its TPM
 // (TPM 1.2 Part 1, section 14, attestation identity keys). TPM_PUBKEY shows
 // scheme and length; that it is an identity key rests on its activation.
-func (l *layer) identityKey() Check {
-	if c, wrong := l.wrongFamily(); wrong {
-		return c
-	}
+func (l *proof12) keyAttributes() Check {
 	if l.akErr != nil {
 		return fail("the attestation identity key cannot be read").evidence(l.akErr.Error(), "a TPM_PUBKEY of an RSA key", "ak.public")
 	}
@@ -87,23 +73,23 @@ func (l *layer) identityKey() Check {
 	return pass("RSA-2048, RSASSA with SHA-1; that only its TPM can use it rests on %s.ak.bound", l.name)
 }
 
-// version12 and fixed12: an identity key signs a structure with this version and
+// magic and kind: an identity key signs a structure with this version and
 // tag only for TPM_Quote (TPM 1.2 Part 2, section 11.3).
-func (l *layer) version12() Check {
+func (l *proof12) magic() Check {
 	if v := l.info.Version; v != [4]byte{1, 1, 0, 0} {
 		return fail("the signed structure is not a TPM 1.2's").evidence(fmt.Sprintf("%x", v), "01010000 (TPM_STRUCT_VER)", "offset 0")
 	}
 	return pass("TPM_STRUCT_VER 1.1.0.0")
 }
 
-func (l *layer) fixed12() Check {
+func (l *proof12) kind() Check {
 	if f := l.info.Fixed; string(f[:]) != "QUOT" {
 		return fail("the signed structure is not a quote").evidence(fmt.Sprintf("%x", f), "51554f54 (\"QUOT\")", "offset 4")
 	}
 	return pass("TPM_QUOTE_INFO")
 }
 
-func (l *layer) wellFormed12() Check {
+func (l *proof12) wellFormed() Check {
 	if l.attestErr != nil {
 		return fail("the quote is malformed").evidence(l.attestErr.Error(), "a TPM_QUOTE_INFO without a byte left over", "quote.attest")
 	}
@@ -112,6 +98,8 @@ func (l *layer) wellFormed12() Check {
 	}
 	return pass("TPM_QUOTE_INFO of %d bytes, signature of 256", len(l.ev.Quote.Attest))
 }
+
+func (l *proof12) pcrDigest() Check { return l.composite() }
 
 // composite: the values shown are those that were signed (TPM 1.2 Part 2, sections
 // 8.2 and 11.3). One that is left out changes the digest like one that is changed.

@@ -17,20 +17,20 @@ import (
 // 3.2) may be signed with SHA-1, hold an id-RSAES-OAEP key and have run out years
 // ago. None of it is accepted of a TPM 2.0.
 
-// rules12 is what is let through for a TPM 1.2.
-type rules12 struct {
+// olderRules is what is let through for a TPM 1.2.
+type olderRules struct {
 	acceptExpired bool
 }
 
 // for12 returns anchors with the rules of TPM 1.2.
 func (a *ekAnchors) for12(acceptExpired bool) *ekAnchors {
 	b := *a
-	b.rules12 = &rules12{acceptExpired}
+	b.olderRules = &olderRules{acceptExpired}
 	return &b
 }
 
 // admit checks the leaf and returns the time at which its path is looked at.
-func (r *rules12) admit(ek *ekCertificate, now time.Time) (time.Time, *ekError) {
+func (r *olderRules) admit(ek *ekCertificate, now time.Time) (time.Time, *ekError) {
 	if r == nil {
 		return now, nil
 	}
@@ -80,16 +80,16 @@ func checkOAEP(spki []byte) error {
 }
 
 // accepts tells whether a certificate's signature method will do.
-func (r *rules12) accepts(a x509.SignatureAlgorithm) bool {
+func (r *olderRules) accepts(a x509.SignatureAlgorithm) bool {
 	return acceptedSignature(a) || r != nil && a == x509.SHA1WithRSA
 }
 
-func (r *rules12) checkSignature(issuer, child *x509.Certificate) error {
+func (r *olderRules) checkSignature(issuer, child *x509.Certificate) error {
 	return r.checkSigned(issuer, child.SignatureAlgorithm, child.RawTBSCertificate, child.Signature)
 }
 
 // checkSigned is x509's CheckSignature, which refuses SHA-1.
-func (r *rules12) checkSigned(issuer *x509.Certificate, a x509.SignatureAlgorithm, signed, signature []byte) error {
+func (r *olderRules) checkSigned(issuer *x509.Certificate, a x509.SignatureAlgorithm, signed, signature []byte) error {
 	if r == nil || a != x509.SHA1WithRSA {
 		return issuer.CheckSignature(a, signed, signature)
 	}
@@ -99,4 +99,10 @@ func (r *rules12) checkSigned(issuer *x509.Certificate, a x509.SignatureAlgorith
 	}
 	sum := sha1.Sum(signed)
 	return rsa.VerifyPKCS1v15(key, crypto.SHA1, sum[:], signature)
+}
+
+// CheckEK12 is CheckEK for a TPM 1.2, whose certificates may be signed with SHA-1
+// and, when acceptExpired says so, have run out.
+func CheckEK12(der []byte, chain [][]byte, anchors Anchors, now time.Time, acceptExpired bool) (*CheckedEK, error) {
+	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates).for12(acceptExpired), anchors, der, chain, now)
 }

@@ -11,30 +11,21 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// carriesLeaf reports the methods for hosts that quote whatever nonce they are given,
-// such as a Keylime agent's: the quote carries one leaf and no tree.
-func carriesLeaf(method string) bool {
-	return method == quote.LinkNonceOnly || method == quote.LinkEKCertified
+// ekCertified: a host that quotes any nonce was made to quote over the guest's leaf, and
+// a CA whose key is in that host's TPM certified the guest's vTPM.
+var ekCertified = linkMethod{
+	LinkMethod: LinkMethod{Name: quote.LinkEKCertified, Rank: 2, Vouches: "a CA key in the host's TPM signed the vTPM's EK certificate"},
+	namesEK:    true,
+	prove: func(v *verification) linkProof {
+		return &certifiedLink{newCarriedLeaf(v, "the guest calls itself VM %s; see link.ek-certificate for who says that its vTPM is that VM's")}
+	},
+	checks: certifiedChecks,
 }
 
-// proveCarried computes the nonce by which the host was made to quote over this
-// guest's leaf. Fields of a tree say nothing here and would be read by nobody.
-func (v *verification) proveCarried(s *linkState) {
-	l := v.bundle.Link
-	if l.TreeSize != 0 || l.LeafIndex != 0 || len(l.Inclusion) > 0 {
-		s.err = fmt.Errorf("a tree, and method %s has none", l.Method)
-		return
-	}
-	s.qualifier = []byte(quote.LeafNonce(l.Leaf(v.challenge)))
-	s.proven = v.host.attest != nil && bytes.Equal(s.qualifier, v.host.attest.ExtraData)
-}
+type certifiedLink struct{ *leafLink }
 
-// carriedMethod words who vouches for the guest.
-func (v *verification) carriedMethod() Check {
-	if v.bundle.Link.Method == quote.LinkEKCertified {
-		return pass("%s: a key in the host's TPM is to have certified the guest's vTPM; see link.ek-certificate", quote.LinkEKCertified)
-	}
-	return pass("%s: the policy accepts by name that nobody vouches for the guest's being on this host", quote.LinkNonceOnly)
+func (l *certifiedLink) accepted() Check {
+	return pass("%s: a key in the host's TPM is to have certified the guest's vTPM; see link.ek-certificate", quote.LinkEKCertified)
 }
 
 func certifiedChecks() []check {
@@ -46,19 +37,22 @@ func certifiedChecks() []check {
 			Actor:    CloudOperator, Remedy: "certify the vTPM CA's key in the host's TPM with `deepattest host certify-ca`, and set up the VM's vTPM anew with it; a cold migration leaves a certificate of the old host",
 			Needs: []string{"link.guest-key"},
 		},
-		run: (*verification).ekCertificate,
+		run: func(v *verification) Check {
+			l, ok := v.link.(*certifiedLink)
+			if !ok {
+				return notApplicable("method %s does not rest on a certificate of the vTPM", v.method.Name)
+			}
+			return l.ekCertificate()
+		},
 	}}
 }
 
 // ekCertificate follows the signatures from the host's attestation key to the vTPM:
 // it certified the CA key (by Name), that key is the CA certificate's, it signed the
 // EK certificate, which is the vTPM's and names the VM.
-func (v *verification) ekCertificate() Check {
-	link := v.bundle.Link
-	if link.Method != quote.LinkEKCertified {
-		return notApplicable("method %s does not rest on a certificate of the vTPM", link.Method)
-	}
-	ca, c := v.caKey(link.CA)
+func (l *certifiedLink) ekCertificate() Check {
+	v := l.v
+	ca, c := v.caKey(v.bundle.Link.CA)
 	if c != nil {
 		return *c
 	}
@@ -167,13 +161,13 @@ func (v *verification) vtpmCertificate(ek *ekCertificate, ca *ecdsa.PublicKey, w
 	return pass("the host's TPM holds the CA key that certified the vTPM of VM %s", vm)
 }
 
-// certifiedGuest: the certificate is about the vTPM, and the attestation key is in it
-// when an activation says so that was made in this run.
-func (v *verification) certifiedGuest() Check {
-	if blocker := v.blocker([]string{"link.ek-certificate"}); blocker != "" {
-		c := notRun("whether the guest's attestation key is in a vTPM of this host rests on %s", blocker)
-		c.BlockedBy = blocker
-		return c
+// guestBound: the certificate is about the vTPM, and the attestation key is in it
+// when an activation says so that was made in this run. A pin says nothing of the vTPM that
+// was certified.
+func (l *certifiedLink) guestBound() Check {
+	v := l.v
+	if c := v.restsOn("whether the guest's attestation key is in a vTPM of this host", "link.ek-certificate"); c != nil {
+		return *c
 	}
 	if v.activated(v.guest) {
 		v.anchors = append(v.anchors, "guest AK bound to its vTPM by an activation in this run")
