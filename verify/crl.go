@@ -250,7 +250,7 @@ func (s *scope) read(value []byte) error {
 // list is one that host.ek.revoked uses. It does not look at a time.
 func CheckCRL(list *x509.RevocationList, issuer *x509.Certificate) error {
 	r := &revocation{}
-	a := newEKAnchors(nil, nil).for12(false) // a list for TPM 1.2 may be signed with SHA-1
+	a := newEKAnchors(nil, nil).older(false) // a list of an older family may be signed with SHA-1
 	subject := &x509.Certificate{RawIssuer: list.RawIssuer, Issuer: list.Issuer}
 	if !bytes.Equal(list.RawIssuer, issuer.RawSubject) {
 		return fmt.Errorf("revocation list of %q: not by %s", list.Issuer, describeCertificate(issuer))

@@ -44,7 +44,7 @@ func (l *deepProof) bankExtended() Check {
 func (l *deepProof) keyAttributes() Check {
 	if len(l.ev.AK.Public)+len(l.ev.AK.Certificate)+len(l.ev.Quote.Signature) > 0 {
 		return fail("the guest shows a key or signature that its deep quote says nothing of").
-			evidence(fmt.Sprintf("a key of %d bytes and a signature of %d", len(l.ev.AK.Public), len(l.ev.Quote.Signature)), "neither, under link method xen-deep-quote", "guest.ak")
+			evidence(fmt.Sprintf("a key of %d bytes and a signature of %d", len(l.ev.AK.Public), len(l.ev.Quote.Signature)), "neither, under link method "+l.v.method.Name, "guest.ak")
 	}
 	return notApplicable("the guest has no attestation key: its vTPM's domain put its PCRs into the hardware's quote")
 }

@@ -32,7 +32,7 @@ var tpm12 = family{
 		}
 		return &proof12{layer: l, info: info}
 	},
-	ekAnchors: func(a *ekAnchors, e Expect) *ekAnchors { return a.for12(e.AcceptExpiredEK) },
+	ekAnchors: func(a *ekAnchors, e Expect) *ekAnchors { return a.older(e.AcceptExpiredEK) },
 }
 
 type proof12 struct {

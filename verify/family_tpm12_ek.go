@@ -22,8 +22,8 @@ type olderRules struct {
 	acceptExpired bool
 }
 
-// for12 returns anchors with the rules of TPM 1.2.
-func (a *ekAnchors) for12(acceptExpired bool) *ekAnchors {
+// older returns anchors with the rules of TPM 1.2.
+func (a *ekAnchors) older(acceptExpired bool) *ekAnchors {
 	b := *a
 	b.olderRules = &olderRules{acceptExpired}
 	return &b
@@ -104,5 +104,5 @@ func (r *olderRules) checkSigned(issuer *x509.Certificate, a x509.SignatureAlgor
 // CheckEK12 is CheckEK for a TPM 1.2, whose certificates may be signed with SHA-1
 // and, when acceptExpired says so, have run out.
 func CheckEK12(der []byte, chain [][]byte, anchors Anchors, now time.Time, acceptExpired bool) (*CheckedEK, error) {
-	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates).for12(acceptExpired), anchors, der, chain, now)
+	return checkEK(newEKAnchors(anchors.Roots, anchors.Intermediates).older(acceptExpired), anchors, der, chain, now)
 }

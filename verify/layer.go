@@ -131,8 +131,8 @@ func verifySignature(key any, s *quote.Signature, message []byte) error {
 	return fmt.Errorf("key type %T is not supported", key)
 }
 
-// qualified: the TPM signed for the qualifyingData that the challenge asks for (TPM 2.0
-// Part 2, section 10.12.12: extraData).
+// qualified: the TPM signed for the qualifyingData that the challenge asks for
+// (TPM 2.0 Part 2, section 10.12.12: extraData).
 func (l *layer) qualified(want quote.Hex, how string) Check {
 	got := l.attest.ExtraData
 	if len(got) == 0 {

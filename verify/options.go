@@ -31,7 +31,7 @@ type Options struct {
 	// VMs will do.
 	VM quote.UUID
 	// LinkMinimum is the weakest link method that is accepted: a quote.Link...
-	// name; empty means the first of known.
+	// name; empty means the first in roots.go, as for Expect.TPM.
 	LinkMinimum string
 	MethodOptions
 	// Previous is what the last accepted result said of the same VM, nil when
@@ -51,7 +51,7 @@ type Expect struct {
 	IMA  bool      // rules rest on the IMA list: likewise
 
 	// TPM is the family that the layer's TPM must have, as quote.TPM.Version names
-	// it; empty means the first of known.
+	// it; empty means the first of the list in roots.go.
 	TPM string
 	// AcceptExpiredEK takes an EK certificate as it was on the last day of its
 	// validity, of a family whose TPMs outlive their certificates. The report says so.
