@@ -255,7 +255,7 @@ func extendedLater() []scene {
 		{name: "another image, and the kernel extended later", policy: require(linux), world: other, verdict: policy.Inconclusive, want: w(later)},
 		{name: "an event of PCR 4 extended later", policy: require("{pcr: 4, sha256: " + digest("late") + "}"), world: after(4, "late"), verdict: policy.Inconclusive, want: w(later)},
 		{name: "an event of PCR 4 extended later, and its PCR is pinned", policy: "$HOSTguest: {pcrs: {4: 0000000000000000000000000000000000000000000000000000000000000000}, events: {require: [{pcr: 4, sha256: " + digest("late") + "}]}}\n", world: after(4, "late"), verdict: policy.Untrusted,
-			want: map[string]string{id: "pass", "policy.guest.pcr.4": "fail"}},
+			want: map[string]string{id: later, "policy.guest.pcr.4": "fail"}},
 		{name: "an event of PCR 5 extended after the firmware left", policy: require("{pcr: 5, sha256: " + digest("late") + "}"), world: after(5, "late"), verdict: policy.Inconclusive, want: w(later)},
 		{name: "what firmware measures as it leaves", policy: require("{pcr: 5, sha256: " + digest("Exit Boot Services Invocation") + "}"), verdict: policy.Trusted, want: w("pass")},
 		{name: "an event of PCR 2 extended later", policy: require("{pcr: 2, sha256: " + digest("late") + "}"), world: after(2, "late"), verdict: policy.Inconclusive, want: w(later)},

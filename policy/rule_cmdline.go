@@ -50,6 +50,13 @@ func (s *section) commandLine() outcome {
 			sure++
 		}
 	}
+	if !s.byGRUB() {
+		found.Unexplained = append(found.Unexplained, found.Files...)
+		found.Files = nil
+	}
+	if sure > 0 && !s.started() {
+		note(unknown("the running system could have added the command line itself: pin PCR 4, which says what was started, or demand Secure Boot").evidence("", rule.String(), "PCR 4"))
+	}
 	if where := s.hiddenLine(found); where != "" {
 		note(unknown("a measurement that nothing explains may be a kernel command line").evidence("", rule.String(), where))
 	}
@@ -103,6 +110,39 @@ func (s *section) hiddenLine(found *quote.CommandLines) string {
 	}
 	r := &found.Unexplained[0]
 	return fmt.Sprintf("%s (%s): pin PCR %d by value, and leave the rule out", s.place(r), wording.Clip(r.Hint(), MaxText), r.PCR)
+}
+
+// started reports whether it is known that something was started which measures: by
+// an image in a pinned PCR 4, or by a certificate that Secure Boot, which is on,
+// verified it with. Without that, whoever runs may have measured all that the rule
+// looks at.
+func (s *section) started() bool {
+	if s.held(4) && slices.ContainsFunc(s.records(4), starts) {
+		return true
+	}
+	state, err := s.claims.Log.SecureBoot()
+	return err == nil && state.Enabled && len(state.Authorities) > 0
+}
+
+// byGRUB reports whether a boot looks like one by GRUB: the firmware handed over to
+// one image, and that started another; and no unified kernel image was started, which
+// has its command line in it.
+func (s *section) byGRUB() bool {
+	images := s.records(4)
+	n := 0
+	for _, r := range images[quote.Handover(4, images):] {
+		if starts(r) {
+			n++
+		}
+	}
+	image := func(p quote.SectionPart) bool { return p.Section != "" }
+	return n > 1 && !slices.ContainsFunc(quote.Sections(s.records(11)), image)
+}
+
+// starts reports whether a record of PCR 4 is of something that was started.
+func starts(r quote.Record) bool {
+	separator, _ := r.Separator()
+	return !separator && !r.Action()
 }
 
 // lineText is a command line as a result holds it, which is UTF-8.

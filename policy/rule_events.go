@@ -8,6 +8,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/verify"
 )
 
 // events compares digests of single measurements. Only PCRs that the log gives in
@@ -50,6 +51,18 @@ func (s *section) events() outcome {
 func (s *section) find(r EventRule) (int, []quote.Record) {
 	records := s.records(r.PCR)
 	return slices.IndexFunc(records, func(e quote.Record) bool { return bytes.Equal(e.Digest, r.Digest) }), records
+}
+
+// held reports whether the policy pins a PCR by value and its value is accepted: then
+// nothing was added to what the policy knows.
+func (s *section) held(pcr int) bool {
+	switch {
+	case !s.policy.pins(s.layer, pcr):
+		return false
+	case s.rules.PCRs[pcr] != nil:
+		return s.pcr(pcr).Status == verify.Pass
+	}
+	return s.profile().Status == verify.Pass
 }
 
 // records returns what went into a PCR, read once.
@@ -97,7 +110,7 @@ func (s *section) unaccepted(records []quote.Record, i int) *quote.Record {
 	pcr := records[i].PCR
 	handover := quote.Handover(pcr, records)
 	switch {
-	case s.policy.pins(s.layer, pcr), i < handover:
+	case s.held(pcr), i < handover:
 		return nil
 	case !slices.Contains([]int{4, 7, 8, 9, 11, 14}, pcr):
 		return &records[i]
