@@ -127,8 +127,8 @@ func (s *stack) files() map[string]string {
 
 // attest attests in the guest, which finds its host through vendordata.
 func (s *stack) attest(files map[string]string) string {
-	args := []string{"attest", "--policy", "policy.yaml", "--trust", "trust.yaml", "--metadata", s.proxy}
-	d := s.guest(files, args...)
+	args := []string{"attest", "--policy", "policy.yaml", "--trust", "trust.yaml"}
+	d := s.guest(files, append(args, "--metadata", s.proxy)...)
 	fmt.Print(d.Out + d.Err)
 	for _, want := range []string{"Deep attestation: TRUSTED", " host   cmp1", " link   host-vouched", " guest  " + s.server, " context instance " + s.server, "verified:      in-guest"} {
 		if d.Code != 0 || !strings.Contains(d.Out, want) {
