@@ -1,6 +1,7 @@
 package quote
 
 import (
+	"bytes"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -56,4 +57,15 @@ func (x *extender) extend(pcr *[maxDigest]byte, digest []byte) {
 	n := copy(x.buf[x.size:2*x.size], digest)
 	clear(x.buf[x.size+n : 2*x.size])
 	x.sum(pcr, x.buf[:2*x.size])
+}
+
+// digestOfData is what an event holds whose digest is that of data.
+func digestOfData(alg Alg, data []byte) (Hex, error) {
+	x, err := newExtender(alg)
+	if err != nil {
+		return nil, err
+	}
+	var d [maxDigest]byte
+	x.sum(&d, data)
+	return bytes.Clone(d[:x.size]), nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // IMAFields are the fields of an entry's template data
@@ -91,7 +93,7 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 	format, known := templateFormat(e.Template)
 	if !known {
 		return IMAFields{}, fmt.Errorf("IMA entry %d: template %q is not known: want ima, ima-ng, ima-sig, ima-ngv2, ima-sigv2, ima-buf, ima-modsig, evm-sig or fields as in d-ng|n-ng|sig",
-			e.Index, printable(e.Template))
+			e.Index, wire.Printable(e.Template))
 	}
 	r := littleEndian("IMA template "+e.Template, e.Data)
 	var f IMAFields
@@ -105,14 +107,14 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 			name = true
 			f.name(r)
 		case n < 2 || kind != furtherField:
-			r.fail("%q: want a digest and a file name in the first two fields, and nowhere else", printable(format))
+			r.fail("%q: want a digest and a file name in the first two fields, and nowhere else", wire.Printable(format))
 		default:
 			f.further(r, id)
 		}
 		n++
 	}
 	if n < 2 {
-		r.fail("%q: want a digest and a file name", printable(format))
+		r.fail("%q: want a digest and a file name", wire.Printable(format))
 	}
 	if err := r.end(); err != nil {
 		return IMAFields{}, fmt.Errorf("IMA entry %d: %w", e.Index, err)

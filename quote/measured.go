@@ -6,6 +6,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // Measured returns the bytes that were hashed to give an event's digest in a bank,
@@ -226,15 +228,15 @@ func OfPCR(records []Record, pcr int) []Record {
 func (r *Record) Hint() string {
 	switch e := r.event; {
 	case e == nil && r.Measured != nil:
-		return printable(r.user.Type) + " " + whole(r.user.Text)
+		return wire.Printable(r.user.Type) + " " + wire.Whole(r.user.Text)
 	case e == nil:
-		return printable(r.user.Type + " " + r.user.Text)
+		return wire.Printable(r.user.Type + " " + r.user.Text)
 	case e.commandLine() && r.Measured == nil:
 		return "kernel command line"
 	case e.Type == EventIPL:
-		shown := printable
+		shown := wire.Printable
 		if r.Measured != nil {
-			shown = whole
+			shown = wire.Whole
 		}
 		if text, ok := utf16Text(e.Data); ok {
 			return shown(text)

@@ -3,13 +3,9 @@ package quote
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
-	"math"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // GUID is an EFI_GUID as it lies in memory: its first three fields are
@@ -72,43 +68,6 @@ func encodeUTF16(s string) []byte {
 	}
 	return b
 }
-
-// maxName is the most bytes that a name repeats of a text that nothing proves.
-const maxName = 256
-
-// printable makes untrusted text fit for a terminal and a report: what is not
-// printable is escaped, and what is too long is cut.
-func printable(s string) string { return escape(s, maxName) }
-
-// whole is printable for a text that was measured, and on which somebody decides:
-// what is cut off could be what an attacker appended. A byte becomes six at most,
-// so names stay within a small multiple of their log, which has a limit.
-func whole(s string) string { return escape(s, math.MaxInt) }
-
-func escape(s string, most int) string {
-	if len(s) <= most && !strings.ContainsFunc(s, notPrintable) {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		if b.Len() > most {
-			b.WriteString("…")
-			break
-		}
-		switch {
-		case r == utf8.RuneError:
-			// A broken byte, or U+FFFD itself.
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case notPrintable(r):
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-func notPrintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
 
 // FirmwareBlob is a UEFI_PLATFORM_FIRMWARE_BLOB or _BLOB2: a measured piece of
 // firmware (PFP 10.2).

@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // ImageLoad is a UEFI_IMAGE_LOAD_EVENT: a PE image that firmware started
@@ -36,7 +38,7 @@ func (i ImageLoad) File() string {
 			file += decodeUTF16(n.data)
 		}
 	}
-	return whole(file)
+	return wire.Whole(file)
 }
 
 // maxPathNodes bounds a device path; real ones have under twenty nodes.
@@ -77,7 +79,7 @@ func DevicePathText(path []byte) string {
 		}
 		parts = append(parts, n.text())
 	}
-	return whole(strings.ReplaceAll(strings.Join(parts, "/"), "/,/", ","))
+	return wire.Whole(strings.ReplaceAll(strings.Join(parts, "/"), "/,/", ","))
 }
 
 func (n deviceNode) text() string {

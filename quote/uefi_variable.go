@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // UEFIVariable is a UEFI_VARIABLE_DATA: a variable as firmware measured it
@@ -56,7 +58,7 @@ func (c *Certificate) Subject() string {
 	if err != nil {
 		return ""
 	}
-	return printable(x.Subject.String())
+	return wire.Printable(x.Subject.String())
 }
 
 // commonName is a short form of Subject for lines that name several certificates.
@@ -66,9 +68,9 @@ func (c *Certificate) commonName() string {
 		return "unreadable certificate"
 	}
 	if x.Subject.CommonName == "" {
-		return printable(x.Subject.String())
+		return wire.Printable(x.Subject.String())
 	}
-	return printable(x.Subject.CommonName)
+	return wire.Printable(x.Subject.CommonName)
 }
 
 // SignatureDB is what PK, KEK, db, dbx or MokList hold.

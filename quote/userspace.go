@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // MaxUserspaceRecords is the most records of systemd's measurement log, which
@@ -214,7 +216,7 @@ func (l *UserspaceLog) Components(alg Alg) []Component {
 		case "":
 			c.set(KindSystem, "userspace: "+e.Text, "")
 		default:
-			c.set(KindSystem, printable(e.Type)+" "+e.Text, "")
+			c.set(KindSystem, wire.Printable(e.Type)+" "+e.Text, "")
 		}
 		switch check {
 		case DataMatches:
