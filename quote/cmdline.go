@@ -111,9 +111,9 @@ func (c *cmdlineReader) know(text string) {
 		return
 	}
 	for _, form := range lineForms(text) {
-		var d [maxDigest]byte
-		x.sum(&d, form)
-		c.known[string(d[:x.size])] = text
+		var d [wire.MaxDigest]byte
+		x.Sum(&d, form)
+		c.known[string(d[:x.Size])] = text
 	}
 }
 

@@ -297,19 +297,6 @@ func TestUEFIDecoders(t *testing.T) {
 			t.Errorf("%x: %q, want %q", tt.path, got, tt.want)
 		}
 	}
-	for _, tt := range []struct{ in, want string }{
-		{"plain é", "plain é"},
-		{"a\x00b\nc\x1b[31m", `a\u0000b\u000ac\u001b[31m`},
-		{"a\xffb", `a\xffb`},
-		{"\u202eevil", `\u202eevil`},
-	} {
-		if got := wire.Printable(tt.in); got != tt.want {
-			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
-		}
-	}
-	if got := wire.Printable(strings.Repeat("\x00", 1<<20)); len(got) > 2*wire.MaxName {
-		t.Errorf("%d bytes of name", len(got))
-	}
 }
 
 // What is computed before a boot is what a real one has in its log.

@@ -45,16 +45,16 @@ func IMAEntries(data []byte) iter.Seq2[IMAEntry, error] {
 	return func(yield func(IMAEntry, error) bool) {
 		r := littleEndian("IMA list", data)
 		if len(data) > MaxIMALog {
-			r.fail("list of %d bytes, at most %d", len(data), MaxIMALog)
-			yield(IMAEntry{}, r.err)
+			r.Fail("list of %d bytes, at most %d", len(data), MaxIMALog)
+			yield(IMAEntry{}, r.Err)
 			return
 		}
 		template := ""
-		for i := 0; r.left() > 0; i++ {
+		for i := 0; r.Left() > 0; i++ {
 			e := r.imaEntry(i, template)
 			template = e.Template
-			if r.err != nil {
-				yield(IMAEntry{}, r.err)
+			if r.Err != nil {
+				yield(IMAEntry{}, r.Err)
 				return
 			}
 			if !yield(e, nil) {
@@ -93,20 +93,20 @@ const (
 // imaEntry reads an entry. It takes the name of the template before as it is when
 // it is the same, so that a list of one template allocates it once.
 func (r *reader) imaEntry(index int, before string) IMAEntry {
-	e := IMAEntry{Index: index, Offset: r.off}
-	pcr := r.u32("pcr")
-	if r.err == nil && pcr >= NumPCRs {
-		r.off -= 4
-		r.fail("entry %d: pcr: %d, want 0 to %d", index, pcr, NumPCRs-1)
+	e := IMAEntry{Index: index, Offset: r.Off}
+	pcr := r.U32("pcr")
+	if r.Err == nil && pcr >= NumPCRs {
+		r.Off -= 4
+		r.Fail("entry %d: pcr: %d, want 0 to %d", index, pcr, NumPCRs-1)
 	}
 	e.PCR = int(pcr)
-	e.TemplateHash = r.bytes(sha1.Size, "template hash")
+	e.TemplateHash = r.Bytes(sha1.Size, "template hash")
 	e.Template = before
 	if name := r.imaSized(maxTemplateName, "template name"); string(name) != before {
 		e.Template = string(name)
 	}
 	if e.Template == imaOld {
-		e.Data = r.bytes(sha1.Size, "file digest")
+		e.Data = r.Bytes(sha1.Size, "file digest")
 		e.oldName = r.imaSized(imaOldName, "file name")
 		return e
 	}
@@ -116,12 +116,12 @@ func (r *reader) imaEntry(index int, before string) IMAEntry {
 
 // imaSized returns a field behind its 32-bit length.
 func (r *reader) imaSized(max int, field string) []byte {
-	n := r.u32(field)
-	if r.err == nil && int64(n) > int64(max) {
-		r.off -= 4
-		r.fail("%s: length %d, at most %d", field, n, max)
+	n := r.U32(field)
+	if r.Err == nil && int64(n) > int64(max) {
+		r.Off -= 4
+		r.Fail("%s: length %d, at most %d", field, n, max)
 	}
-	return r.bytes(int(n), field)
+	return r.Bytes(int(n), field)
 }
 
 // hashed returns the bytes that the template hash covers. The old template is

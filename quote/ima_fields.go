@@ -107,16 +107,16 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 			name = true
 			f.name(r)
 		case n < 2 || kind != furtherField:
-			r.fail("%q: want a digest and a file name in the first two fields, and nowhere else", wire.Printable(format))
+			r.Fail("%q: want a digest and a file name in the first two fields, and nowhere else", wire.Printable(format))
 		default:
 			f.further(r, id)
 		}
 		n++
 	}
 	if n < 2 {
-		r.fail("%q: want a digest and a file name", wire.Printable(format))
+		r.Fail("%q: want a digest and a file name", wire.Printable(format))
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return IMAFields{}, fmt.Errorf("IMA entry %d: %w", e.Index, err)
 	}
 	return f, nil
@@ -125,13 +125,13 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 // digest reads a field "d", the bare digest of the first template, "d-ng",
 // "sha256:" NUL digest, or "d-ngv2", "verity:sha256:" NUL digest.
 func (f *IMAFields) digest(r *reader, id string) {
-	field := r.imaSized(len(r.b), "digest")
-	if r.err != nil {
+	field := r.imaSized(r.Off+r.Left(), "digest")
+	if r.Err != nil {
 		return
 	}
 	if id == "d" {
 		if len(field) != SHA1.Size() {
-			r.fail("digest of %d bytes, want %d (SHA-1)", len(field), SHA1.Size())
+			r.Fail("digest of %d bytes, want %d (SHA-1)", len(field), SHA1.Size())
 		}
 		f.Alg, f.Digest = "sha1", field
 		return
@@ -144,12 +144,12 @@ func (f *IMAFields) digest(r *reader, id string) {
 		label = alg
 	}
 	if !ok || !isAlgName(label) || len(digest) == 0 {
-		r.fail("digest field does not begin with an algorithm")
+		r.Fail("digest field does not begin with an algorithm")
 		return
 	}
 	f.Alg, f.Digest = string(label), digest
 	if alg, err := ParseAlg(f.Alg); err == nil && len(digest) != alg.Size() {
-		r.fail("%s digest of %d bytes", alg, len(digest))
+		r.Fail("%s digest of %d bytes", alg, len(digest))
 	}
 }
 
@@ -165,9 +165,9 @@ func isAlgName(label []byte) bool {
 
 // name reads a field "n" or "n-ng".
 func (f *IMAFields) name(r *reader) {
-	name := r.imaSized(len(r.b), "file name")
-	if r.err == nil && (len(name) == 0 || bytes.IndexByte(name, 0) != len(name)-1) {
-		r.fail("file name does not end in its only NUL")
+	name := r.imaSized(r.Off+r.Left(), "file name")
+	if r.Err == nil && (len(name) == 0 || bytes.IndexByte(name, 0) != len(name)-1) {
+		r.Fail("file name does not end in its only NUL")
 		return
 	}
 	f.Path = cString(name)
@@ -175,8 +175,8 @@ func (f *IMAFields) name(r *reader) {
 
 // further reads any other field. Those of numbers are empty where there is no file.
 func (f *IMAFields) further(r *reader, id string) {
-	field := r.imaSized(len(r.b), id)
-	if r.err != nil {
+	field := r.imaSized(r.Off+r.Left(), id)
+	if r.Err != nil {
 		return
 	}
 	good := true
@@ -195,7 +195,7 @@ func (f *IMAFields) further(r *reader, id string) {
 		good = len(field)%4 == 0
 	}
 	if !good {
-		r.fail("%s of %d bytes", id, len(field))
+		r.Fail("%s of %d bytes", id, len(field))
 	}
 }
 
@@ -218,12 +218,12 @@ func BootAggregate(alg Alg, values map[int]Hex) (Hex, error) {
 	}
 	var all []byte
 	for n := 0; n <= last; n++ {
-		if len(values[n]) != x.size {
-			return nil, fmt.Errorf("boot aggregate: %s PCR %d: %d bytes, want %d", alg, n, len(values[n]), x.size)
+		if len(values[n]) != x.Size {
+			return nil, fmt.Errorf("boot aggregate: %s PCR %d: %d bytes, want %d", alg, n, len(values[n]), x.Size)
 		}
 		all = append(all, values[n]...)
 	}
-	var out [maxDigest]byte
-	x.sum(&out, all)
-	return bytes.Clone(out[:x.size]), nil
+	var out [wire.MaxDigest]byte
+	x.Sum(&out, all)
+	return bytes.Clone(out[:x.Size]), nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"crypto/sha1"
 	"fmt"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // IMAReplay is what became of a list that was checked against a PCR.
@@ -55,8 +57,8 @@ func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
 	if err != nil {
 		return IMAReplay{}, fmt.Errorf("IMA list: %w", err)
 	}
-	if len(want) != x.size || start != nil && len(start) != x.size {
-		return IMAReplay{}, fmt.Errorf("IMA list: PCR values of %d and %d bytes, %s has %d", len(want), len(start), alg, x.size)
+	if len(want) != x.Size || start != nil && len(start) != x.Size {
+		return IMAReplay{}, fmt.Errorf("IMA list: PCR values of %d and %d bytes, %s has %d", len(want), len(start), alg, x.Size)
 	}
 	var first IMAReplay
 	for rule := imaOwn; rule <= imaBefore58; rule++ { // the usual one first
@@ -88,14 +90,14 @@ func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
 type imaChain struct {
 	extender
 	rule  imaRule
-	value [maxDigest]byte
+	value [wire.MaxDigest]byte
 	old   [imaOldBytes]byte
 }
 
 // find looks for the shortest prefix of a list that gives want.
 func (c *imaChain) find(data, want []byte) (IMAReplay, error) {
 	res := IMAReplay{Matched: -1, PCR: -1}
-	if bytes.Equal(c.value[:c.size], want) {
+	if bytes.Equal(c.value[:c.Size], want) {
 		res.Matched = 0
 	}
 	for e, err := range IMAEntries(data) {
@@ -113,7 +115,7 @@ func (c *imaChain) find(data, want []byte) (IMAReplay, error) {
 			res.Violations++
 		}
 		c.add(&e)
-		if bytes.Equal(c.value[:c.size], want) {
+		if bytes.Equal(c.value[:c.Size], want) {
 			res.Matched = res.Total
 		}
 	}
@@ -121,18 +123,18 @@ func (c *imaChain) find(data, want []byte) (IMAReplay, error) {
 }
 
 func (c *imaChain) add(e *IMAEntry) {
-	var digest [maxDigest]byte
+	var digest [wire.MaxDigest]byte
 	switch {
 	case e.Violation() && c.rule == imaBefore58:
 		copy(digest[:], ones[:sha1.Size])
 	case e.Violation():
 		digest = ones
 	case c.rule == imaOwn && c.alg != SHA1:
-		c.sum(&digest, e.hashed(&c.old))
+		c.Sum(&digest, e.hashed(&c.old))
 	default:
 		copy(digest[:], e.TemplateHash)
 	}
-	c.extend(&c.value, digest[:c.size])
+	c.Extend(&c.value, digest[:c.Size])
 }
 
 // checkTemplateHashes makes sure that the first n entries' data is what their
@@ -168,5 +170,5 @@ func IMAValue(data []byte, alg Alg, pcr int) (Hex, error) {
 			c.add(&e)
 		}
 	}
-	return bytes.Clone(c.value[:x.size]), nil
+	return bytes.Clone(c.value[:x.Size]), nil
 }

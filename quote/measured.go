@@ -117,9 +117,9 @@ const maxPrefix = 32
 
 // sumIs reports whether want is the digest of data.
 func (x *extender) sumIs(want, data []byte) bool {
-	var d [maxDigest]byte
-	x.sum(&d, data)
-	return bytes.Equal(d[:x.size], want)
+	var d [wire.MaxDigest]byte
+	x.Sum(&d, data)
+	return bytes.Equal(d[:x.Size], want)
 }
 
 // Record is one measurement of a PCR as far as its digest proves it.
@@ -295,9 +295,9 @@ func Phases(alg Alg, pcr11 Hex) (values []Hex, err error) {
 	for _, words := range [][]string{phases(), phases()[2:]} {
 		value := pcr11
 		for _, word := range words {
-			var d [maxDigest]byte
-			x.sum(&d, []byte(word))
-			if value, err = ExtendAll(alg, value, []Hex{d[:x.size]}); err != nil {
+			var d [wire.MaxDigest]byte
+			x.Sum(&d, []byte(word))
+			if value, err = ExtendAll(alg, value, []Hex{d[:x.Size]}); err != nil {
 				return nil, err
 			}
 			values = append(values, value)
@@ -372,9 +372,9 @@ var separators = func() map[Alg][3][]byte {
 		}
 		var digests [3][]byte
 		for i, data := range [][]byte{{0, 0, 0, 0}, ones[:4], {1, 0, 0, 0}} {
-			var d [maxDigest]byte
-			x.sum(&d, data)
-			digests[i] = bytes.Clone(d[:x.size])
+			var d [wire.MaxDigest]byte
+			x.Sum(&d, data)
+			digests[i] = bytes.Clone(d[:x.Size])
 		}
 		all[alg] = digests
 	}

@@ -30,15 +30,15 @@ const (
 )
 
 func (r *reader) guid(field string) (g GUID) {
-	copy(g[:], r.bytes(len(g), field))
+	copy(g[:], r.Bytes(len(g), field))
 	return g
 }
 
 // length reads a UINT64 count of bytes that are still to come.
 func (r *reader) length(field string) int {
-	n := r.u64(field)
-	if r.err == nil && n > uint64(r.left()) {
-		r.fail("%s: %d, %d bytes left", field, n, r.left())
+	n := r.U64(field)
+	if r.Err == nil && n > uint64(r.Left()) {
+		r.Fail("%s: %d, %d bytes left", field, n, r.Left())
 		return 0
 	}
 	return int(n)
@@ -82,12 +82,12 @@ func ParseFirmwareBlob(data []byte, described bool) (FirmwareBlob, error) {
 	r := littleEndian("UEFI_PLATFORM_FIRMWARE_BLOB", data)
 	var b FirmwareBlob
 	if described {
-		r.name = "UEFI_PLATFORM_FIRMWARE_BLOB2"
-		b.Description = strings.TrimRight(string(r.bytes(int(r.u8("BlobDescriptionSize")), "BlobDescription")), "\x00")
+		r.Name = "UEFI_PLATFORM_FIRMWARE_BLOB2"
+		b.Description = strings.TrimRight(string(r.Bytes(int(r.U8("BlobDescriptionSize")), "BlobDescription")), "\x00")
 	}
-	b.Base = r.u64("BlobBase")
-	b.Length = r.u64("BlobLength")
-	return b, r.end()
+	b.Base = r.U64("BlobBase")
+	b.Length = r.U64("BlobLength")
+	return b, r.End()
 }
 
 // HandoffTables is a UEFI_HANDOFF_TABLE_POINTERS or _POINTERS2: the tables, such
@@ -103,15 +103,15 @@ func ParseHandoffTables(data []byte, described bool) (HandoffTables, error) {
 	r := littleEndian("UEFI_HANDOFF_TABLE_POINTERS", data)
 	var h HandoffTables
 	if described {
-		r.name = "UEFI_HANDOFF_TABLE_POINTERS2"
-		h.Description = strings.TrimRight(string(r.bytes(int(r.u8("TableDescriptionSize")), "TableDescription")), "\x00")
+		r.Name = "UEFI_HANDOFF_TABLE_POINTERS2"
+		h.Description = strings.TrimRight(string(r.Bytes(int(r.U8("TableDescriptionSize")), "TableDescription")), "\x00")
 	}
-	n := r.u64("NumberOfTables")
-	for i := uint64(0); i < n && r.err == nil; i++ {
+	n := r.U64("NumberOfTables")
+	for i := uint64(0); i < n && r.Err == nil; i++ {
 		h.Tables = append(h.Tables, r.guid("VendorGuid"))
-		r.u64("VendorTable")
+		r.U64("VendorTable")
 	}
-	return h, r.end()
+	return h, r.End()
 }
 
 // TaggedEvent is a TCG_PCClientTaggedEvent (PFP 10.2.6).
@@ -124,11 +124,11 @@ type TaggedEvent struct {
 // tagged events one after the other; this is the first.
 func ParseTaggedEvent(data []byte) (TaggedEvent, error) {
 	r := littleEndian("TCG_PCClientTaggedEvent", data)
-	t := TaggedEvent{ID: r.u32("taggedEventID")}
-	n := r.u32("taggedEventDataSize")
-	if r.err == nil && uint64(n) > uint64(r.left()) {
-		r.fail("taggedEventDataSize: %d, %d bytes left", n, r.left())
+	t := TaggedEvent{ID: r.U32("taggedEventID")}
+	n := r.U32("taggedEventDataSize")
+	if r.Err == nil && uint64(n) > uint64(r.Left()) {
+		r.Fail("taggedEventDataSize: %d, %d bytes left", n, r.Left())
 	}
-	t.Data = r.bytes(int(n), "taggedEventData")
-	return t, r.err
+	t.Data = r.Bytes(int(n), "taggedEventData")
+	return t, r.Err
 }

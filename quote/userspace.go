@@ -190,13 +190,13 @@ func (l *UserspaceLog) Replay(start *Replayed, alg Alg) (*Replayed, error) {
 
 // extendHex returns a new value. A PCR without one starts with zeros or ones.
 func (x *extender) extendHex(old Hex, digest []byte, fromOnes bool) Hex {
-	var pcr [maxDigest]byte
+	var pcr [wire.MaxDigest]byte
 	if fromOnes {
 		pcr = ones
 	}
 	copy(pcr[:], old)
-	x.extend(&pcr, digest)
-	return bytes.Clone(pcr[:x.size])
+	x.Extend(&pcr, digest)
+	return bytes.Clone(pcr[:x.Size])
 }
 
 // Components names every record that went into a PCR.
