@@ -33,9 +33,9 @@ func mayImport(from, to string) bool {
 	case within(from, "verify"): // one folder for each kind of authority below a vTPM
 		return within(to, "quote")
 	case from == "policy":
-		return to == "quote" || to == "verify" || to == "internal/wording"
+		return to == "quote" || to == "quote/ima" || to == "verify" || to == "internal/wording"
 	case from == "policy/lifecycle":
-		return to == "quote" || to == "quote/bootimage" || to == "verify" || to == "policy" || to == "internal/wording"
+		return to == "quote" || to == "quote/ima" || to == "quote/bootimage" || to == "verify" || to == "policy" || to == "internal/wording"
 	case from == "internal/wording":
 		return false
 	case within(from, "internal/tpm"), from == "internal/roots":
@@ -209,6 +209,9 @@ func TestRuleTable(t *testing.T) {
 		{"quote", "quote/internal/wire", true},
 		{"quote/internal/wire", "quote", false},
 		{"quote/bootimage", "quote", true},
+		{"quote/ima", "quote/internal/wire", true},
+		{"quote", "quote/ima", false},
+		{"policy", "quote/ima", true},
 		{"quote", "quote/bootimage", false},
 		{"policy", "quote/bootimage", false},
 		{"policy/lifecycle", "quote/bootimage", true},

@@ -1,15 +1,16 @@
-package quote
+package ima
 
 import (
 	"bytes"
 	"crypto/sha1"
 	"fmt"
 
+	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
-// IMAReplay is what became of a list that was checked against a PCR.
-type IMAReplay struct {
+// Replayed is what became of a list that was checked against a PCR.
+type Replayed struct {
 	Matched    int  // entries of the shortest prefix that gives the wanted value, -1 when none does
 	Total      int  // entries in the list
 	Violations int  // among the first Matched entries, or among all when none match
@@ -18,97 +19,107 @@ type IMAReplay struct {
 	PCR        int  // that the list is of: 10 when any entry is, else that of the first; -1 of an empty list
 }
 
-// imaRule says what the kernel extends a bank with for an entry.
-type imaRule int
+// ones is what a kernel extends for a violation.
+var ones = wire.Ones()
+
+func newExtender(alg quote.Alg) (wire.Extender, error) {
+	if _, ok := alg.Hash(); !ok {
+		return wire.Extender{}, fmt.Errorf("no implementation of %s: use a sha256 or sha384 bank", alg)
+	}
+	return wire.Extender{Size: alg.Size()}, nil
+}
+
+// rule says what the kernel extends a bank with for an entry.
+type rule int
 
 const (
-	// imaOwn: SHA-1 banks with the template hash, which must then be that of the
+	// ownHash: SHA-1 banks with the template hash, which must then be that of the
 	// data, other banks with their own hash of the data (since 5.8).
-	imaOwn imaRule = iota
-	// imaUnloaded: a bank whose hash the kernel had not loaded with the template
+	ownHash rule = iota
+	// unloaded: a bank whose hash the kernel had not loaded with the template
 	// hash, padded with zeros (since 5.8; ima_crypto.c, ima_calc_field_array_hash).
 	// SHA-256 is always there.
-	imaUnloaded
-	// imaBefore58: every bank with the template hash, padded with zeros, and so are
+	unloaded
+	// before58: every bank with the template hash, padded with zeros, and so are
 	// the ones of a violation (Linux 5.7, ima_queue.c, ima_add_template_entry and
 	// ima_pcr_extend).
-	imaBefore58
+	before58
 )
 
 // of reports whether a bank may have been extended by a rule. One rule holds for a
 // whole list: a list that needs two was made up.
-func (r imaRule) of(alg Alg) bool {
+func (r rule) of(alg quote.Alg) bool {
 	switch alg {
-	case SHA1:
-		return r == imaOwn
-	case SHA256:
-		return r != imaUnloaded
+	case quote.SHA1:
+		return r == ownHash
+	case quote.SHA256:
+		return r != unloaded
 	}
 	return true
 }
 
-// ReplayIMA extends the entries of PCR 10, one after the other, into a bank that
+// Replay extends the entries of PCR 10, one after the other, into a bank that
 // starts with start (nil: zeros) and looks for the prefix that gives want. A list
 // read after the quote is longer than what was quoted, so entries after the
 // prefix are no fault; they are unproven. Data that rests on SHA-1 is compared
 // with its template hash.
-func ReplayIMA(data []byte, alg Alg, want, start []byte) (IMAReplay, error) {
+func Replay(data []byte, alg quote.Alg, want, start []byte) (Replayed, error) {
 	x, err := newExtender(alg)
 	if err != nil {
-		return IMAReplay{}, fmt.Errorf("IMA list: %w", err)
+		return Replayed{}, fmt.Errorf("IMA list: %w", err)
 	}
 	if len(want) != x.Size || start != nil && len(start) != x.Size {
-		return IMAReplay{}, fmt.Errorf("IMA list: PCR values of %d and %d bytes, %s has %d", len(want), len(start), alg, x.Size)
+		return Replayed{}, fmt.Errorf("IMA list: PCR values of %d and %d bytes, %s has %d", len(want), len(start), alg, x.Size)
 	}
-	var first IMAReplay
-	for rule := imaOwn; rule <= imaBefore58; rule++ { // the usual one first
+	var first Replayed
+	for rule := ownHash; rule <= before58; rule++ { // the usual one first
 		if !rule.of(alg) {
 			continue
 		}
-		c := imaChain{extender: x, rule: rule}
+		c := replayer{Extender: x, rule: rule}
 		copy(c.value[:], start)
 		res, err := c.find(data, want)
 		if err != nil {
-			return IMAReplay{}, err
+			return Replayed{}, err
 		}
-		if rule == imaOwn {
+		if rule == ownHash {
 			first = res
 		}
 		if res.Matched < 0 {
 			continue
 		}
-		if res.Padded = rule != imaOwn; res.Padded || alg == SHA1 {
+		if res.Padded = rule != ownHash; res.Padded || alg == quote.SHA1 {
 			err = checkTemplateHashes(data, res.Matched)
 		}
-		res.Before58 = rule == imaBefore58
+		res.Before58 = rule == before58
 		return res, err
 	}
 	return first, nil
 }
 
-// imaChain computes PCR 10 under a rule.
-type imaChain struct {
-	extender
-	rule  imaRule
+// replayer computes PCR 10 under a rule.
+type replayer struct {
+	wire.Extender
+	rule  rule
 	value [wire.MaxDigest]byte
-	old   [imaOldBytes]byte
+	old   [oldBytes]byte
 }
 
 // find looks for the shortest prefix of a list that gives want.
-func (c *imaChain) find(data, want []byte) (IMAReplay, error) {
-	res := IMAReplay{Matched: -1, PCR: -1}
+func (c *replayer) find(data, want []byte) (Replayed, error) {
+	res := Replayed{Matched: -1, PCR: -1}
 	if bytes.Equal(c.value[:c.Size], want) {
 		res.Matched = 0
 	}
-	for e, err := range IMAEntries(data) {
+	for e, err := range Entries(data) {
 		if err != nil {
-			return IMAReplay{}, err
+			return Replayed{}, err
 		}
 		res.Total++
-		if res.PCR < 0 || e.PCR == IMAPCR {
+		if res.PCR < 0 || e.PCR == PCR {
 			res.PCR = e.PCR
 		}
-		if e.PCR != IMAPCR || res.Matched >= 0 {
+		if e.PCR != PCR || res.Matched >= 0 {
 			continue
 		}
 		if e.Violation() {
@@ -122,14 +133,14 @@ func (c *imaChain) find(data, want []byte) (IMAReplay, error) {
 	return res, nil
 }
 
-func (c *imaChain) add(e *IMAEntry) {
+func (c *replayer) add(e *Entry) {
 	var digest [wire.MaxDigest]byte
 	switch {
-	case e.Violation() && c.rule == imaBefore58:
+	case e.Violation() && c.rule == before58:
 		copy(digest[:], ones[:sha1.Size])
 	case e.Violation():
 		digest = ones
-	case c.rule == imaOwn && c.alg != SHA1:
+	case c.rule == ownHash && c.Size != sha1.Size:
 		c.Sum(&digest, e.hashed(&c.old))
 	default:
 		copy(digest[:], e.TemplateHash)
@@ -141,28 +152,28 @@ func (c *imaChain) add(e *IMAEntry) {
 // template hashes are of. Only then does a PCR that was extended with those
 // hashes prove the data.
 func checkTemplateHashes(data []byte, n int) error {
-	var old [imaOldBytes]byte
-	for e, err := range IMAEntries(data) {
+	var old [oldBytes]byte
+	for e, err := range Entries(data) {
 		if err != nil || e.Index >= n {
 			return err
 		}
 		if !e.Violation() && sha1.Sum(e.hashed(&old)) != [sha1.Size]byte(e.TemplateHash) {
-			return &ParseError{Structure: "IMA list", Offset: e.Offset,
+			return &quote.ParseError{Structure: "IMA list", Offset: e.Offset,
 				Reason: fmt.Sprintf("entry %d: the template hash is not that of its data", e.Index)}
 		}
 	}
 	return nil
 }
 
-// IMAValue returns what a PCR of a bank holds after all its entries of a list, by the
-// rule of a kernel that knows the bank's hash (see ReplayIMA).
-func IMAValue(data []byte, alg Alg, pcr int) (Hex, error) {
+// Value returns what a PCR of a bank holds after all its entries of a list, by the
+// rule of a kernel that knows the bank's hash (see Replay).
+func Value(data []byte, alg quote.Alg, pcr int) (quote.Hex, error) {
 	x, err := newExtender(alg)
 	if err != nil {
 		return nil, fmt.Errorf("IMA list: %w", err)
 	}
-	c := imaChain{extender: x}
-	for e, err := range IMAEntries(data) {
+	c := replayer{Extender: x}
+	for e, err := range Entries(data) {
 		if err != nil {
 			return nil, err
 		}

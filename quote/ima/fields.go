@@ -1,24 +1,25 @@
-package quote
+package ima
 
 import (
 	"bytes"
 	"fmt"
 	"strings"
 
+	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
-// IMAFields are the fields of an entry's template data
+// Fields are the fields of an entry's template data
 // (Documentation/security/IMA-templates.rst) that are read here; those of evm-sig
 // about the inode are not.
-type IMAFields struct {
-	Alg       string // of the file's digest, as the kernel names it: "sha256"
-	Digest    Hex    // of the file's content
-	Verity    bool   // Digest is an fs-verity digest
-	Path      string // or "boot_aggregate", or the name of a measured buffer; not made printable
-	Signature []byte // the file's IMA signature, if any; not verified
-	Buffer    []byte // the measured buffer of an "ima-buf" entry
-	Modsig    []byte // an appended module signature
+type Fields struct {
+	Alg       string    // of the file's digest, as the kernel names it: "sha256"
+	Digest    quote.Hex // of the file's content
+	Verity    bool      // Digest is an fs-verity digest
+	Path      string    // or "boot_aggregate", or the name of a measured buffer; not made printable
+	Signature []byte    // the file's IMA signature, if any; not verified
+	Buffer    []byte    // the measured buffer of an "ima-buf" entry
+	Modsig    []byte    // an appended module signature
 }
 
 // templateFormat returns the fields of a template, which the kernel names by a word
@@ -26,7 +27,7 @@ type IMAFields struct {
 // builtin_templates; ima_fs.c, ima_measurements_show).
 func templateFormat(name string) (format string, known bool) {
 	switch name {
-	case imaOld:
+	case oldTemplate:
 		return "d|n", true // in a form of its own
 	case "ima-ng":
 		return "d-ng|n-ng", true
@@ -83,20 +84,20 @@ func fieldKind(id string) kindOfField {
 // values of extended attributes) hold what the file's owner likes. And neither reads
 // as the other, nor one kind of digest as another: a digest goes on behind its first
 // NUL, a name ends there, and no algorithm's name has a colon.
-func (e *IMAEntry) Fields() (IMAFields, error) {
-	if e.Template == imaOld {
+func (e *Entry) Fields() (Fields, error) {
+	if e.Template == oldTemplate {
 		if bytes.IndexByte(e.oldName, 0) >= 0 { // the data of another template, hashed as this one's
-			return IMAFields{}, fmt.Errorf("IMA entry %d: IMA template ima: file name with a NUL: it is of a newer template", e.Index)
+			return Fields{}, fmt.Errorf("IMA entry %d: IMA template ima: file name with a NUL: it is of a newer template", e.Index)
 		}
-		return IMAFields{Alg: "sha1", Digest: e.Data, Path: string(e.oldName)}, nil
+		return Fields{Alg: "sha1", Digest: e.Data, Path: string(e.oldName)}, nil
 	}
 	format, known := templateFormat(e.Template)
 	if !known {
-		return IMAFields{}, fmt.Errorf("IMA entry %d: template %q is not known: want ima, ima-ng, ima-sig, ima-ngv2, ima-sigv2, ima-buf, ima-modsig, evm-sig or fields as in d-ng|n-ng|sig",
+		return Fields{}, fmt.Errorf("IMA entry %d: template %q is not known: want ima, ima-ng, ima-sig, ima-ngv2, ima-sigv2, ima-buf, ima-modsig, evm-sig or fields as in d-ng|n-ng|sig",
 			e.Index, wire.Printable(e.Template))
 	}
-	r := littleEndian("IMA template "+e.Template, e.Data)
-	var f IMAFields
+	r := newReader("IMA template "+e.Template, e.Data)
+	var f Fields
 	n, digest, name := 0, false, false
 	for id := range strings.SplitSeq(format, "|") {
 		switch kind := fieldKind(id); {
@@ -117,21 +118,21 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 		r.Fail("%q: want a digest and a file name", wire.Printable(format))
 	}
 	if err := r.End(); err != nil {
-		return IMAFields{}, fmt.Errorf("IMA entry %d: %w", e.Index, err)
+		return Fields{}, fmt.Errorf("IMA entry %d: %w", e.Index, err)
 	}
 	return f, nil
 }
 
 // digest reads a field "d", the bare digest of the first template, "d-ng",
 // "sha256:" NUL digest, or "d-ngv2", "verity:sha256:" NUL digest.
-func (f *IMAFields) digest(r *reader, id string) {
-	field := r.imaSized(r.Off+r.Left(), "digest")
+func (f *Fields) digest(r *reader, id string) {
+	field := r.sized32(r.Off+r.Left(), "digest")
 	if r.Err != nil {
 		return
 	}
 	if id == "d" {
-		if len(field) != SHA1.Size() {
-			r.Fail("digest of %d bytes, want %d (SHA-1)", len(field), SHA1.Size())
+		if len(field) != quote.SHA1.Size() {
+			r.Fail("digest of %d bytes, want %d (SHA-1)", len(field), quote.SHA1.Size())
 		}
 		f.Alg, f.Digest = "sha1", field
 		return
@@ -148,7 +149,7 @@ func (f *IMAFields) digest(r *reader, id string) {
 		return
 	}
 	f.Alg, f.Digest = string(label), digest
-	if alg, err := ParseAlg(f.Alg); err == nil && len(digest) != alg.Size() {
+	if alg, err := quote.ParseAlg(f.Alg); err == nil && len(digest) != alg.Size() {
 		r.Fail("%s digest of %d bytes", alg, len(digest))
 	}
 }
@@ -164,8 +165,8 @@ func isAlgName(label []byte) bool {
 }
 
 // name reads a field "n" or "n-ng".
-func (f *IMAFields) name(r *reader) {
-	name := r.imaSized(r.Off+r.Left(), "file name")
+func (f *Fields) name(r *reader) {
+	name := r.sized32(r.Off+r.Left(), "file name")
 	if r.Err == nil && (len(name) == 0 || bytes.IndexByte(name, 0) != len(name)-1) {
 		r.Fail("file name does not end in its only NUL")
 		return
@@ -174,8 +175,8 @@ func (f *IMAFields) name(r *reader) {
 }
 
 // further reads any other field. Those of numbers are empty where there is no file.
-func (f *IMAFields) further(r *reader, id string) {
-	field := r.imaSized(r.Off+r.Left(), id)
+func (f *Fields) further(r *reader, id string) {
+	field := r.sized32(r.Off+r.Left(), id)
 	if r.Err != nil {
 		return
 	}
@@ -207,13 +208,13 @@ func cString(b []byte) string {
 // BootAggregate is the digest that IMA's first entry holds: the hash over PCRs 0
 // to 9 of a bank, which ties the list to the boot before it; SHA-1 took PCRs 0
 // to 7 only (ima_crypto.c, ima_calc_boot_aggregate_tfm).
-func BootAggregate(alg Alg, values map[int]Hex) (Hex, error) {
+func BootAggregate(alg quote.Alg, values map[int]quote.Hex) (quote.Hex, error) {
 	x, err := newExtender(alg)
 	if err != nil {
 		return nil, fmt.Errorf("boot aggregate: %w", err)
 	}
 	last := 9
-	if alg == SHA1 {
+	if alg == quote.SHA1 {
 		last = 7
 	}
 	var all []byte
