@@ -13,6 +13,7 @@ import (
 	"github.com/deepattest/deepattest/internal/vm"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -108,7 +109,7 @@ func allowList(t *testing.T, bundle []byte) string {
 	}
 	var list strings.Builder
 	seen := make(map[string]bool)
-	for e, err := range quote.IMAEntries(b.Guest.Logs.IMA) {
+	for e, err := range ima.Entries(b.Guest.Logs.IMA) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // file is a measured file whose content is its own path.
@@ -54,7 +55,7 @@ func imaScenes() []scene {
 		{name: "IMA measured nothing but the boot aggregate", policy: rule(list), world: files(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
 		{name: "IMA does not run, and a list is shown", policy: rule(list), world: func(w *testlab.World) error {
 			err := w.Guest.MeasureFiles(a)
-			w.Guest.PCRs[quote.SHA256][quote.IMAPCR] = make(quote.Hex, 32)
+			w.Guest.PCRs[quote.SHA256][ima.PCR] = make(quote.Hex, 32)
 			return err
 		}, verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
 		{name: "an empty list where any file is accepted", policy: rule("required: true"), world: files(), verdict: policy.Inconclusive, want: w("unknown: IMA measured no file")},
@@ -86,7 +87,7 @@ func imaScenes() []scene {
 	}
 	kexec := func(files ...testlab.File) func(*testlab.World) error {
 		return func(w *testlab.World) error {
-			again, err := quote.BootAggregate(quote.SHA256, w.Guest.PCRs[quote.SHA256])
+			again, err := ima.BootAggregate(quote.SHA256, w.Guest.PCRs[quote.SHA256])
 			if err != nil {
 				return err
 			}
@@ -129,7 +130,7 @@ func imaScenes() []scene {
 func entryOfPCR11First(m *testlab.Machine) error {
 	other := bytes.Clone(m.Logs.IMA)
 	other[0] = 11
-	for e, err := range quote.IMAEntries(other) {
+	for e, err := range ima.Entries(other) {
 		if err != nil {
 			return err
 		}
@@ -148,7 +149,7 @@ func headless(files ...testlab.File) func(*testlab.World) error {
 		if err := w.Guest.MeasureFiles(files...); err != nil {
 			return err
 		}
-		for e, err := range quote.IMAEntries(w.Guest.Logs.IMA) {
+		for e, err := range ima.Entries(w.Guest.Logs.IMA) {
 			if err != nil || e.Index == 1 {
 				return replaceIMA(w.Guest, w.Guest.Logs.IMA[e.Offset:])
 			}
@@ -160,7 +161,7 @@ func headless(files ...testlab.File) func(*testlab.World) error {
 // replaceIMA gives a machine another list, and PCR 10 its value.
 func replaceIMA(m *testlab.Machine, list []byte) (err error) {
 	m.Logs.IMA = list
-	m.PCRs[quote.SHA256][quote.IMAPCR], err = quote.IMAValue(list, quote.SHA256, quote.IMAPCR)
+	m.PCRs[quote.SHA256][ima.PCR], err = ima.Value(list, quote.SHA256, ima.PCR)
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -283,11 +284,11 @@ func TestAllowListOfARealBoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var lines []string
-	for e, err := range quote.IMAEntries(list) {
+	for e, err := range ima.Entries(list) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if f, err := e.Fields(); err == nil && f.Path != quote.IMABootAggregate {
+		if f, err := e.Fields(); err == nil && f.Path != ima.BootAggregateName {
 			lines = append(lines, f.Digest.String()+"  "+f.Path)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -163,7 +164,7 @@ func (a *appraisal) limits(place Place) []string {
 		}
 		var loose []string
 		for _, n := range claims.Covered {
-			if !a.policy.pins(name, n) && !Untouched(claims.PCRs[n]) && (n != quote.IMAPCR || rules.IMA == nil) {
+			if !a.policy.pins(name, n) && !Untouched(claims.PCRs[n]) && (n != ima.PCR || rules.IMA == nil) {
 				loose = append(loose, fmt.Sprint(n))
 			}
 		}
@@ -225,7 +226,7 @@ func unexplained(claims *verify.Claims) (list []string) {
 	explained := claims.Log.Replayed()
 	for _, n := range claims.Covered {
 		switch {
-		case len(explained) == 0, slices.Contains(explained, n), Untouched(claims.PCRs[n]), n == quote.IMAPCR && claims.IMA != nil:
+		case len(explained) == 0, slices.Contains(explained, n), Untouched(claims.PCRs[n]), n == ima.PCR && claims.IMA != nil:
 		default:
 			list = append(list, fmt.Sprint(n))
 		}

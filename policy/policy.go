@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -206,7 +207,7 @@ func (p *Policy) expect(name verify.Layer) verify.Expect {
 	}
 	e.AcceptSHA1Padded = l.IMA != nil && l.IMA.SHA1Padded
 	if l.IMA != nil && l.IMA.Required && counts("ima") {
-		e.PCRs, e.IMA = append(e.PCRs, quote.IMAPCR), true
+		e.PCRs, e.IMA = append(e.PCRs, ima.PCR), true
 	}
 	slices.Sort(e.PCRs)
 	e.PCRs = slices.Compact(e.PCRs)

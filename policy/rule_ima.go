@@ -9,6 +9,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // ima compares every measured file with the allow-list. The part of the list that
@@ -25,11 +26,11 @@ func (s *section) ima() outcome {
 	for _, d := range rule.Digests {
 		t.digests[string(d)] = true
 	}
-	for e, err := range quote.IMAEntries(s.claims.IMA) {
+	for e, err := range ima.Entries(s.claims.IMA) {
 		if err != nil {
 			return fail("the IMA list cannot be read").evidence(err.Error(), "binary_runtime_measurements", "ima")
 		}
-		if e.PCR != quote.IMAPCR {
+		if e.PCR != ima.PCR {
 			continue // PCR 10 proves nothing of it, not even its place
 		}
 		if o, bad := t.judge(&e); bad {
@@ -58,7 +59,7 @@ type imaTally struct {
 // device-mapper (Documentation/ABI/testing/ima_policy). It is the name that tells,
 // and not the template: of that no PCR proves anything, and "ima-buf" reads as
 // "ima-sig". So whatever it is, it is on the list or fails.
-func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
+func (t *imaTally) judge(e *ima.Entry) (o outcome, bad bool) {
 	where := fmt.Sprintf("IMA entry %d", e.Index)
 	if e.Violation() {
 		return fail("IMA could not measure a file: it was open for writing, or changed while it was read").evidence("a violation", "a measured file", where), !t.rule.AcceptsAny()
@@ -67,10 +68,10 @@ func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
 	switch {
 	case err != nil:
 		return unknown("an IMA entry cannot be read").evidence(err.Error(), "a known template", where), true
-	case t.entries == 0 && f.Path == quote.IMABootAggregate:
+	case t.entries == 0 && f.Path == ima.BootAggregateName:
 		t.aggregate = f.Digest
 		return t.bootAggregate(f)
-	case f.Path == quote.IMABootAggregate:
+	case f.Path == ima.BootAggregateName:
 		return t.kexec(f, where)
 	case t.rule.excludes(f.Path):
 		t.excluded++
@@ -86,28 +87,28 @@ func (t *imaTally) judge(e *quote.IMAEntry) (o outcome, bad bool) {
 	return t.unlisted(f, where)
 }
 
-func (t *imaTally) unlisted(f quote.IMAFields, where string) (outcome, bool) {
+func (t *imaTally) unlisted(f ima.Fields, where string) (outcome, bool) {
 	return fail("a measured file is not on the list: %q", wording.Clip(f.Path, MaxText)).evidence(measuredFile(f), t.rule.want(f.Path), where), true
 }
 
-func (t *imaTally) accepts(f quote.IMAFields) bool {
+func (t *imaTally) accepts(f ima.Fields) bool {
 	return t.rule.AcceptsAny() || t.digests[string(f.Digest)] || slices.ContainsFunc(t.rule.Paths[f.Path], func(d quote.Hex) bool { return bytes.Equal(d, f.Digest) })
 }
 
-func measuredFile(f quote.IMAFields) string { return f.Alg + ":" + f.Digest.String() }
+func measuredFile(f ima.Fields) string { return f.Alg + ":" + f.Digest.String() }
 
 // kexec is about a further boot aggregate: another kernel took the list over
 // (ima_kexec.c). It is over the PCRs of the boot before it and so says nothing of that
 // kernel. For the same reason an allow-list that has it, as one made of a machine's
 // own list does, does not mean to accept one.
-func (t *imaTally) kexec(f quote.IMAFields, where string) (outcome, bool) {
+func (t *imaTally) kexec(f ima.Fields, where string) (outcome, bool) {
 	same := bytes.Equal(f.Digest, t.aggregate)
 	switch {
 	case !same && !t.accepts(f):
 		return t.unlisted(f, where)
 	case !t.rule.Kexec:
 		return fail("a kernel was started from the running one (kexec), and no PCR of the boot tells which").
-			evidence(measuredFile(f), "one "+quote.IMABootAggregate+", or accept: [kexec]", where), true
+			evidence(measuredFile(f), "one "+ima.BootAggregateName+", or accept: [kexec]", where), true
 	}
 	t.kernels++
 	if !same && t.rule.AcceptsAny() {
@@ -122,7 +123,7 @@ func (t *imaTally) kexec(f quote.IMAFields, where string) (outcome, bool) {
 func (t *imaTally) sum() outcome {
 	switch {
 	case t.entries > 0 && t.aggregate == nil:
-		return unknown("the IMA list does not begin with %s, as every kernel's does", quote.IMABootAggregate).evidence("another entry of PCR 10", quote.IMABootAggregate, "ima")
+		return unknown("the IMA list does not begin with %s, as every kernel's does", ima.BootAggregateName).evidence("another entry of PCR 10", ima.BootAggregateName, "ima")
 	case t.files == 0 && !t.rule.Required:
 		return notApplicable("IMA measured no file, which the policy accepts")
 	case t.files == 0 && t.excluded > 0:
@@ -156,16 +157,16 @@ func (r *IMARule) excludes(path string) bool {
 }
 
 // bootAggregate compares a boot aggregate with the PCRs that it was made of
-// (quote.BootAggregate), when the quote covers them.
-func (s *section) bootAggregate(f quote.IMAFields) (outcome, bool) {
+// (ima.BootAggregate), when the quote covers them.
+func (s *section) bootAggregate(f ima.Fields) (outcome, bool) {
 	if f.Alg != s.claims.Bank.String() {
 		return outcome{}, false
 	}
-	want, err := quote.BootAggregate(s.claims.Bank, s.claims.PCRs)
+	want, err := ima.BootAggregate(s.claims.Bank, s.claims.PCRs)
 	if err != nil || bytes.Equal(want, f.Digest) {
 		return outcome{}, false
 	}
-	return fail("the IMA list was begun after another boot state").evidence(f.Digest.String(), want.String(), quote.IMABootAggregate), true
+	return fail("the IMA list was begun after another boot state").evidence(f.Digest.String(), want.String(), ima.BootAggregateName), true
 }
 
 func (r *IMARule) want(path string) string {

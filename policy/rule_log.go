@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // LogRule is about what the log explains, whatever it says.
@@ -43,7 +43,7 @@ func (l *LayerPolicy) readLog(v value) {
 func (s *section) log() outcome {
 	explained := s.claims.Log.Replayed()
 	if s.claims.IMA != nil {
-		explained = append(explained, quote.IMAPCR)
+		explained = append(explained, ima.PCR)
 	}
 	if len(s.claims.Log.Replayed()) == 0 {
 		return unknown("there is no log that gives any of the quoted PCRs").evidence("", s.rules.Log.String(), "log")

@@ -13,6 +13,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -110,7 +111,7 @@ func policyText(t testing.TB, s *scene) []byte {
 		case "ima":
 			return strings.Join(imaList(t, m, func(_, digest string) string { return digest }), ", ")
 		case "aggregate":
-			digest, err := quote.BootAggregate(quote.SHA256, m.PCRs[quote.SHA256])
+			digest, err := ima.BootAggregate(quote.SHA256, m.PCRs[quote.SHA256])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,7 +131,7 @@ func policyText(t testing.TB, s *scene) []byte {
 // and without a file that was measured before.
 func imaList(t testing.TB, m *testlab.Machine, format func(path, digest string) string) (list []string) {
 	t.Helper()
-	for e, err := range quote.IMAEntries(m.Logs.IMA) {
+	for e, err := range ima.Entries(m.Logs.IMA) {
 		if err != nil {
 			t.Fatal(err)
 		}

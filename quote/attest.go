@@ -58,30 +58,30 @@ func (a *Attest) IsQuote() bool { return a.Type == stAttestQuote }
 func ParseAttest(b []byte) (*Attest, error) {
 	r := bigEndian("TPMS_ATTEST", b)
 	if len(b) > MaxAttest {
-		r.fail("%d bytes, at most %d", len(b), MaxAttest)
+		r.Fail("%d bytes, at most %d", len(b), MaxAttest)
 	}
 	a := &Attest{Raw: b}
-	a.Magic = r.u32("magic")
-	a.Type = r.u16("type")
-	if r.err != nil || !a.GeneratedByTPM() || !a.IsQuote() {
-		return a, r.err
+	a.Magic = r.U32("magic")
+	a.Type = r.U16("type")
+	if r.Err != nil || !a.GeneratedByTPM() || !a.IsQuote() {
+		return a, r.Err
 	}
-	a.QualifiedSigner = r.sized(maxData, "qualifiedSigner")
-	a.ExtraData = r.sized(maxData, "extraData")
-	a.Clock.Clock = r.u64("clockInfo.clock")
-	a.Clock.ResetCount = r.u32("clockInfo.resetCount")
-	a.Clock.RestartCount = r.u32("clockInfo.restartCount")
+	a.QualifiedSigner = r.Sized(maxData, "qualifiedSigner")
+	a.ExtraData = r.Sized(maxData, "extraData")
+	a.Clock.Clock = r.U64("clockInfo.clock")
+	a.Clock.ResetCount = r.U32("clockInfo.resetCount")
+	a.Clock.RestartCount = r.U32("clockInfo.restartCount")
 	// TPMI_YES_NO holds 0 or 1 and nothing else (Part 2, section 9.2).
-	switch safe := r.u8("clockInfo.safe"); safe {
+	switch safe := r.U8("clockInfo.safe"); safe {
 	case 0, 1:
 		a.Clock.Safe = safe == 1
 	default:
-		r.fail("clockInfo.safe: %d is neither YES nor NO", safe)
+		r.Fail("clockInfo.safe: %d is neither YES nor NO", safe)
 	}
-	a.FirmwareVersion = r.u64("firmwareVersion")
+	a.FirmwareVersion = r.U64("firmwareVersion")
 	a.Selection = parseSelection(r)
-	a.PCRDigest = r.sized(64, "pcrDigest")
-	return a, r.end()
+	a.PCRDigest = r.Sized(64, "pcrDigest")
+	return a, r.End()
 }
 
 // ParseQuote is ParseAttest for a structure that must be a TPM's quote.
@@ -102,31 +102,31 @@ func ParseQuote(b []byte) (*Attest, error) {
 // sizeofSelect of 3 (24 PCRs): PC Client TPMs write no other, and two spellings
 // of one selection would make its Selection ambiguous.
 func parseSelection(r *reader) Selection {
-	n := r.u32("pcrSelect.count")
+	n := r.U32("pcrSelect.count")
 	if n > MaxBanks {
-		r.fail("pcrSelect.count: %d banks, at most %d", n, MaxBanks)
+		r.Fail("pcrSelect.count: %d banks, at most %d", n, MaxBanks)
 		return nil
 	}
 	sel := make(Selection, 0, n)
 	for range n {
-		alg := Alg(r.u16("pcrSelect.hash"))
-		size := r.u8("pcrSelect.sizeofSelect")
-		if r.err != nil {
+		alg := Alg(r.U16("pcrSelect.hash"))
+		size := r.U8("pcrSelect.sizeofSelect")
+		if r.Err != nil {
 			return nil
 		}
 		if alg.Size() == 0 {
-			r.fail("pcrSelect.hash: unknown algorithm %s", alg)
+			r.Fail("pcrSelect.hash: unknown algorithm %s", alg)
 			return nil
 		}
 		if sel.has(alg) {
-			r.fail("pcrSelect.hash: bank %s twice", alg)
+			r.Fail("pcrSelect.hash: bank %s twice", alg)
 			return nil
 		}
 		if size != NumPCRs/8 {
-			r.fail("pcrSelect.sizeofSelect: %d, want %d", size, NumPCRs/8)
+			r.Fail("pcrSelect.sizeofSelect: %d, want %d", size, NumPCRs/8)
 			return nil
 		}
-		mask := r.bytes(int(size), "pcrSelect.pcrSelect")
+		mask := r.Bytes(int(size), "pcrSelect.pcrSelect")
 		bank := BankSelection{Alg: alg}
 		for i, m := range mask {
 			for ; m != 0; m &= m - 1 {

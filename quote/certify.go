@@ -36,23 +36,23 @@ type Certify struct {
 func ParseCertify(b []byte) (*Certify, error) {
 	r := bigEndian("TPMS_ATTEST", b)
 	if len(b) > MaxAttest {
-		r.fail("%d bytes, at most %d", len(b), MaxAttest)
+		r.Fail("%d bytes, at most %d", len(b), MaxAttest)
 	}
 	c := &Certify{Raw: b}
-	if magic := r.u32("magic"); r.err == nil && magic != tpmGenerated {
-		r.off = 0
-		r.fail("magic is not TPM_GENERATED_VALUE")
+	if magic := r.U32("magic"); r.Err == nil && magic != tpmGenerated {
+		r.Off = 0
+		r.Fail("magic is not TPM_GENERATED_VALUE")
 	}
-	if typ := r.u16("type"); r.err == nil && typ != stAttestCertify {
-		r.off = 4
-		r.fail("type is not TPM_ST_ATTEST_CERTIFY")
+	if typ := r.U16("type"); r.Err == nil && typ != stAttestCertify {
+		r.Off = 4
+		r.Fail("type is not TPM_ST_ATTEST_CERTIFY")
 	}
-	r.sized(maxData, "qualifiedSigner")
-	c.ExtraData = r.sized(maxData, "extraData")
-	r.bytes(8+4+4+1+8, "clockInfo and firmwareVersion")
-	c.Name = r.sized(maxData, "name")
-	r.sized(maxData, "qualifiedName")
-	if err := r.end(); err != nil {
+	r.Sized(maxData, "qualifiedSigner")
+	c.ExtraData = r.Sized(maxData, "extraData")
+	r.Bytes(8+4+4+1+8, "clockInfo and firmwareVersion")
+	c.Name = r.Sized(maxData, "name")
+	r.Sized(maxData, "qualifiedName")
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // CommandLine is a kernel command line that boot software measured.
@@ -36,6 +38,12 @@ func lineForms(text string) (forms [][]byte) {
 		forms = append(forms, []byte(t), append([]byte(t), 0), wide, append(wide[:len(wide):len(wide)], 0, 0))
 	}
 	return forms
+}
+
+// LoadOptionsDigest is what the kernel's EFI stub measures of its command line: the
+// text in UTF-16 with a NUL (Linux, drivers/firmware/efi/libstub).
+func LoadOptionsDigest(line string, alg Alg) (Hex, error) {
+	return digestOfData(alg, append(encodeUTF16(line), 0, 0))
 }
 
 // CommandLinePCRs are those that boot software measures kernel command lines into:
@@ -85,7 +93,7 @@ func (c *CommandLines) Recognise(list []Component) {
 		}
 		at, found := slices.BinarySearchFunc(list, line.Event, func(c Component, event int) int { return c.Event - event })
 		if found && list[at].PCR == line.PCR && bytes.Equal(list[at].Digest, line.Digest) {
-			list[at].Detail, list[at].Rests = whole(line.Text), RestsData
+			list[at].Detail, list[at].Rests = wire.Whole(line.Text), RestsData
 		}
 	}
 }
@@ -103,9 +111,9 @@ func (c *cmdlineReader) know(text string) {
 		return
 	}
 	for _, form := range lineForms(text) {
-		var d [maxDigest]byte
-		x.sum(&d, form)
-		c.known[string(d[:x.size])] = text
+		var d [wire.MaxDigest]byte
+		x.Sum(&d, form)
+		c.known[string(d[:x.Size])] = text
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // Component is one measured thing under a name that people know.
@@ -131,9 +133,9 @@ func (s *sectionReader) next(e *Event, check DataCheck) (section string, content
 	switch {
 	case check == DataMatches:
 		s.name = text
-		return printable(text), false, true
+		return wire.Printable(text), false, true
 	case before == text:
-		return printable(text), true, true
+		return wire.Printable(text), true, true
 	}
 	return "", false, false
 }
@@ -182,7 +184,7 @@ func (g *grubLoad) name(c *Component) {
 		command, rest, _ := strings.Cut(strings.TrimPrefix(c.Name, "GRUB command: "), " ")
 		file, _, _ := strings.Cut(strings.TrimLeft(rest, " "), " ")
 		if file != "" && (strings.HasPrefix(command, "linux") || command == "chainloader") {
-			*g = grubLoad(printable(command + " " + file))
+			*g = grubLoad(wire.Printable(command + " " + file))
 		}
 	case c.Kind == KindImage && c.Name == imageFromMemory && *g != "":
 		c.Name += ", GRUB: " + string(*g)
@@ -234,9 +236,9 @@ func (c *Component) name(e *Event) {
 }
 
 func (c *Component) set(kind, name, detail string) {
-	shown := printable
+	shown := wire.Printable
 	if c.whole {
-		shown = whole
+		shown = wire.Whole
 	}
 	c.Kind, c.Name, c.Detail = kind, strings.TrimRight(shown(name), ": "), shown(detail)
 }
@@ -340,7 +342,7 @@ func (c *Component) partitions(e *Event) {
 // asciiText returns data as text without its NUL, or nothing when it is binary.
 func asciiText(data []byte) string {
 	data = bytes.TrimRight(data, "\x00")
-	if bytes.ContainsFunc(data, notPrintable) {
+	if bytes.ContainsFunc(data, wire.NotPrintable) {
 		return ""
 	}
 	return string(data)

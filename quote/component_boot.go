@@ -85,20 +85,20 @@ func optionsText(options []byte) string {
 // an EFI_LOAD_OPTION (UEFI 2.10, section 3.1.3), empty when it is none.
 func parseLoadOption(data []byte) (description, path string, options []byte) {
 	r := littleEndian("EFI_LOAD_OPTION", data)
-	r.u32("Attributes")
-	size := int(r.u16("FilePathListLength"))
-	for r.err == nil {
-		at := r.off
-		if r.u16("Description") == 0 {
+	r.U32("Attributes")
+	size := int(r.U16("FilePathListLength"))
+	for r.Err == nil {
+		at := r.Off
+		if r.U16("Description") == 0 {
 			description = decodeUTF16(data[6:at])
 			break
 		}
 	}
-	list := r.bytes(size, "FilePathList")
-	if r.err != nil {
+	list := r.Bytes(size, "FilePathList")
+	if r.Err != nil {
 		return "", "", nil
 	}
-	return description, DevicePathText(list), data[r.off:]
+	return description, DevicePathText(list), data[r.Off:]
 }
 
 func authorityText(data []byte) string {

@@ -79,9 +79,9 @@ func ParsePCRInfoShort(b []byte) (*PCRInfoShort, error) {
 	r := bigEndian("TPM_PCR_INFO_SHORT", b)
 	s := &PCRInfoShort{Raw: b}
 	s.PCRs = r.selection12("pcrSelection")
-	s.Locality = r.u8("localityAtRelease")
-	s.Digest = r.bytes(sha1.Size, "digestAtRelease")
-	return s, r.end()
+	s.Locality = r.U8("localityAtRelease")
+	s.Digest = r.Bytes(sha1.Size, "digestAtRelease")
+	return s, r.End()
 }
 
 // Locality0 is localityAtRelease of a request at locality 0, the only one that a
@@ -168,22 +168,22 @@ type DeepQuoteBody struct {
 func ParseDeepQuote(b []byte, flags DeepQuoteFlags, pcrs []int) (*DeepQuoteBody, error) {
 	r := bigEndian("deep quote", b)
 	if unknown := flags &^ DeepKnown; unknown != 0 {
-		r.fail("flags 0x%x: want bits of 0x%x", uint32(flags), uint32(DeepKnown))
+		r.Fail("flags 0x%x: want bits of 0x%x", uint32(flags), uint32(DeepKnown))
 	}
 	if want := rsaSize + sha1.Size*(flags.Count()+len(pcrs)); len(b) != want {
-		r.fail("%d bytes, want %d: a signature of %d, %d digests and %d PCRs", len(b), want, rsaSize, flags.Count(), len(pcrs))
+		r.Fail("%d bytes, want %d: a signature of %d, %d digests and %d PCRs", len(b), want, rsaSize, flags.Count(), len(pcrs))
 	}
-	q := &DeepQuoteBody{Signature: bytes.Clone(r.bytes(rsaSize, "signature")), PCRs: make(map[int]Hex, len(pcrs))}
+	q := &DeepQuoteBody{Signature: bytes.Clone(r.Bytes(rsaSize, "signature")), PCRs: make(map[int]Hex, len(pcrs))}
 	for range flags.Count() {
-		q.Infos = append(q.Infos, bytes.Clone(r.bytes(sha1.Size, "digest")))
+		q.Infos = append(q.Infos, bytes.Clone(r.Bytes(sha1.Size, "digest")))
 	}
 	for i, n := range pcrs {
 		if n < 0 || n >= NumPCRs || i > 0 && pcrs[i-1] >= n {
-			r.fail("PCRs %v: want ascending numbers up to %d", pcrs, NumPCRs-1)
+			r.Fail("PCRs %v: want ascending numbers up to %d", pcrs, NumPCRs-1)
 		}
-		q.PCRs[n] = bytes.Clone(r.bytes(sha1.Size, "PCR"))
+		q.PCRs[n] = bytes.Clone(r.Bytes(sha1.Size, "PCR"))
 	}
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	return q, nil

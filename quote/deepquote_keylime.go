@@ -61,21 +61,21 @@ func ParseKeylimeDeepQuote(text string) (*KeylimeDeepQuote, error) {
 
 func parseKeylimeBlob(name string, blob []byte) (*KeylimeDeepQuote, error) {
 	r := littleEndian(name, blob)
-	r.order = binary.BigEndian
+	r.Order = binary.BigEndian
 	hardware := r.selection12("pcrs")
-	r.order = binary.LittleEndian
+	r.Order = binary.LittleEndian
 	want := func(field string, want uint32) {
-		if got := r.u32(field); r.err == nil && got != want {
-			r.off -= 4
-			r.fail("%s: %d, want %d", field, got, want)
+		if got := r.U32(field); r.Err == nil && got != want {
+			r.Off -= 4
+			r.Fail("%s: %d, want %d", field, got, want)
 		}
 	}
-	k := &KeylimeDeepQuote{Flags: DeepQuoteFlags(r.u32("flags"))}
-	if r.err == nil && k.Flags&^DeepKnown != 0 {
-		r.off -= 4
-		r.fail("flags: 0x%x, want bits of 0x%x", uint32(k.Flags), uint32(DeepKnown))
+	k := &KeylimeDeepQuote{Flags: DeepQuoteFlags(r.U32("flags"))}
+	if r.Err == nil && k.Flags&^DeepKnown != 0 {
+		r.Off -= 4
+		r.Fail("flags: 0x%x, want bits of 0x%x", uint32(k.Flags), uint32(DeepKnown))
 	}
-	k.Signature = r.bytes(rsaSize, "signature")
+	k.Signature = r.Bytes(rsaSize, "signature")
 	want("number of digests", uint32(k.Flags.Count()))
 	k.Infos = r.digests(k.Flags.Count(), keylimeInfos, "digests")
 	want("number of PCRs", uint32(len(hardware)))
@@ -84,13 +84,13 @@ func parseKeylimeBlob(name string, blob []byte) (*KeylimeDeepQuote, error) {
 	want("size of the guest's signature buffer", keylimeSigMax)
 	want("length of the guest's signature", rsaSize)
 	want("number of the guest's signatures", 1)
-	k.GuestSignature = r.bytes(rsaSize, "guest's signature")
+	k.GuestSignature = r.Bytes(rsaSize, "guest's signature")
 	selected := r.selection12("guest's PCRs")
-	r.bytes(1+2, "filling")
+	r.Bytes(1+2, "filling")
 	want("length of the guest's PCRs", uint32(len(selected)*sha1.Size))
-	r.bytes(4+8, "filling and pointer")
+	r.Bytes(4+8, "filling and pointer")
 	k.GuestPCRs = zipPCRs(selected, r.digests(len(selected), len(selected), "guest's PCRs"))
-	if err := r.end(); err != nil {
+	if err := r.End(); err != nil {
 		return nil, err
 	}
 	return k, nil
@@ -99,12 +99,12 @@ func parseKeylimeBlob(name string, blob []byte) (*KeylimeDeepQuote, error) {
 // digests reads n digests out of an array with room for more, which is zero
 // behind them.
 func (r *reader) digests(n, room int, field string) []Hex {
-	all := r.bytes(room*sha1.Size, field)
-	if r.err != nil {
+	all := r.Bytes(room*sha1.Size, field)
+	if r.Err != nil {
 		return nil
 	}
 	if rest := all[n*sha1.Size:]; len(bytes.Trim(rest, "\x00")) != 0 {
-		r.fail("%s: more than %d", field, n)
+		r.Fail("%s: more than %d", field, n)
 		return nil
 	}
 	var list []Hex

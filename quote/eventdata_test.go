@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 func variableData(guid GUID, name string, data []byte) []byte {
@@ -295,18 +297,32 @@ func TestUEFIDecoders(t *testing.T) {
 			t.Errorf("%x: %q, want %q", tt.path, got, tt.want)
 		}
 	}
-	for _, tt := range []struct{ in, want string }{
-		{"plain é", "plain é"},
-		{"a\x00b\nc\x1b[31m", `a\u0000b\u000ac\u001b[31m`},
-		{"a\xffb", `a\xffb`},
-		{"\u202eevil", `\u202eevil`},
-	} {
-		if got := printable(tt.in); got != tt.want {
-			t.Errorf("%q: %q, want %q", tt.in, got, tt.want)
+}
+
+// What is computed before a boot is what a real one has in its log.
+func TestDigestsOfARealBoot(t *testing.T) {
+	l := parseLog(t, loadLog(t, "uki-sb"))
+	d, err := LoadOptionsDigest("console=ttyS0 vm.role=report", SHA256)
+	if !slices.ContainsFunc(l.Components(SHA256), func(c Component) bool { return c.Name == "kernel command line" && bytes.Equal(c.Digest, d) }) {
+		t.Errorf("load options: %s %v", d, err)
+	}
+	for _, e := range l.Events {
+		v, err := ParseUEFIVariable(e.Data)
+		if e.PCR != 7 || err != nil || !v.secureBootPolicy() || v.Name == "SecureBoot" {
+			continue
+		}
+		for _, data := range [][]byte{v.Data, append([]byte{7, 0, 0, 0}, v.Data...)} {
+			d, db, err := SignatureDatabaseDigest(v.Name, data, SHA256)
+			if err != nil || !bytes.Equal(d, e.Digest(SHA256)) || len(db.Certificates)+db.Hashes == 0 {
+				t.Errorf("%s: %s %v", v.Name, d, err)
+			}
 		}
 	}
-	if got := printable(strings.Repeat("\x00", 1<<20)); len(got) > 2*maxName {
-		t.Errorf("%d bytes of name", len(got))
+	if _, _, err := SignatureDatabaseDigest("db", []byte("not a list"), SHA256); err == nil {
+		t.Error("text passes for a signature database")
+	}
+	if _, _, err := SignatureDatabaseDigest("MokList", nil, SHA256); err == nil {
+		t.Error("MokList passes for a Secure Boot variable")
 	}
 }
 
@@ -327,7 +343,7 @@ func FuzzUEFIData(f *testing.F) {
 		for _, c := range l.Components(SHA256) {
 			// What was measured is whole, so the data are the bound; a byte that is
 			// escaped becomes six.
-			if len(c.Name)+len(c.Detail) > 8*maxName+8*len(data) || strings.ContainsFunc(c.Name+c.Detail, func(r rune) bool { return r < ' ' }) {
+			if len(c.Name)+len(c.Detail) > 8*wire.MaxName+8*len(data) || strings.ContainsFunc(c.Name+c.Detail, func(r rune) bool { return r < ' ' }) {
 				t.Errorf("%q %q", c.Name, c.Detail)
 			}
 		}

@@ -64,31 +64,31 @@ const specIDEvent03 = "Spec ID Event03\x00"
 func ParseEventLog(data []byte) (*EventLog, error) {
 	r := littleEndian("TCG_PCR_EVENT", data)
 	if len(data) > MaxUEFILog {
-		r.fail("log of %d bytes, at most %d", len(data), MaxUEFILog)
-		return nil, r.err
+		r.Fail("log of %d bytes, at most %d", len(data), MaxUEFILog)
+		return nil, r.Err
 	}
 	if len(data) == 0 {
-		r.fail("empty log")
-		return nil, r.err
+		r.Fail("empty log")
+		return nil, r.Err
 	}
 	// An event takes 32 bytes at least and over 150 as a rule.
 	l := &EventLog{Events: make([]Event, 0, min(MaxEvents, 8+len(data)/150))}
 	p := logParser{reader: r}
 
 	first := p.event1(0)
-	if r.err != nil {
-		return nil, r.err
+	if r.Err != nil {
+		return nil, r.Err
 	}
 	l.Events = append(l.Events, first)
 	if first.Type == EventNoAction && bytes.HasPrefix(first.Data, []byte(specIDEvent03)) {
 		l.SpecID = parseSpecID(r, first)
 		p.algs = l.SpecID.Algs
 		p.digests = make([]EventDigest, 0, cap(l.Events)*len(p.algs))
-		r.name = "TCG_PCR_EVENT2"
+		r.Name = "TCG_PCR_EVENT2"
 	}
-	for r.err == nil && r.left() > 0 {
+	for r.Err == nil && r.Left() > 0 {
 		if len(l.Events) == MaxEvents {
-			r.fail("more than %d events", MaxEvents)
+			r.Fail("more than %d events", MaxEvents)
 			break
 		}
 		if p.algs != nil {
@@ -97,8 +97,8 @@ func ParseEventLog(data []byte) (*EventLog, error) {
 			l.Events = append(l.Events, p.event1(len(l.Events)))
 		}
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.Err != nil {
+		return nil, r.Err
 	}
 	if p.banks != nil && len(p.banks) < len(p.algs) {
 		l.banks = p.banks
@@ -116,10 +116,10 @@ type logParser struct {
 
 // event1 reads a TCG_PCClientPCREvent (PFP 10.2.1).
 func (p *logParser) event1(index int) Event {
-	e := Event{Index: index, Offset: p.off}
+	e := Event{Index: index, Offset: p.Off}
 	e.PCR, e.Type = p.pcr()
 	start := len(p.digests)
-	p.digests = append(p.digests, EventDigest{SHA1, p.bytes(SHA1.Size(), "digest")})
+	p.digests = append(p.digests, EventDigest{SHA1, p.Bytes(SHA1.Size(), "digest")})
 	e.Digests = p.digests[start:len(p.digests):len(p.digests)]
 	e.Data = p.data()
 	return e
@@ -128,39 +128,39 @@ func (p *logParser) event1(index int) Event {
 // event2 reads a TCG_PCR_EVENT2 (PFP 10.2.2). It has one digest for each
 // algorithm of the header, in any order; or, in all events alike, for some of them.
 func (p *logParser) event2(index int) Event {
-	e := Event{Index: index, Offset: p.off}
+	e := Event{Index: index, Offset: p.Off}
 	e.PCR, e.Type = p.pcr()
-	n := p.u32("digests.count")
+	n := p.U32("digests.count")
 	switch {
-	case p.err != nil:
+	case p.Err != nil:
 	case n == 0 || n > uint32(len(p.algs)):
-		p.fail("event %d: %d digests, the header lists %d algorithms", index, n, len(p.algs))
+		p.Fail("event %d: %d digests, the header lists %d algorithms", index, n, len(p.algs))
 	case p.banks != nil && n != uint32(len(p.banks)):
-		p.fail("event %d: %d digests, the events before it have %d", index, n, len(p.banks))
+		p.Fail("event %d: %d digests, the events before it have %d", index, n, len(p.banks))
 	}
 	start := len(p.digests)
-	for i := 0; i < int(n) && p.err == nil; i++ {
-		at := p.off
-		alg := Alg(p.u16("digests.hashAlg"))
+	for i := 0; i < int(n) && p.Err == nil; i++ {
+		at := p.Off
+		alg := Alg(p.U16("digests.hashAlg"))
 		size := p.size(alg, i)
 		for _, d := range p.digests[start:] {
 			if d.Alg == alg {
 				size = 0
 			}
 		}
-		if p.err == nil && size == 0 {
-			p.off = at
-			p.fail("event %d: digest of %s, which the header does not list or the event has already", index, alg)
+		if p.Err == nil && size == 0 {
+			p.Off = at
+			p.Fail("event %d: digest of %s, which the header does not list or the event has already", index, alg)
 			break
 		}
 		if p.banks != nil && !slices.Contains(p.banks, alg) {
-			p.off = at
-			p.fail("event %d: digest of %s, which the events before it do not have", index, alg)
+			p.Off = at
+			p.Fail("event %d: digest of %s, which the events before it do not have", index, alg)
 			break
 		}
-		p.digests = append(p.digests, EventDigest{alg, p.bytes(size, "digests.digest")})
+		p.digests = append(p.digests, EventDigest{alg, p.Bytes(size, "digests.digest")})
 	}
-	if p.err == nil && p.banks == nil {
+	if p.Err == nil && p.banks == nil {
 		for _, d := range p.digests[start:] {
 			p.banks = append(p.banks, d.Alg)
 		}
@@ -187,55 +187,55 @@ func (p *logParser) size(alg Alg, i int) int {
 // pcr reads pcrIndex and eventType. Events that are not extended may name an NV
 // index or no PCR at all (PFP 10.4.5, EV_NO_ACTION).
 func (p *logParser) pcr() (int, EventType) {
-	at := p.off
-	n := p.u32("pcrIndex")
-	t := EventType(p.u32("eventType"))
-	if p.err == nil && n >= NumPCRs && t != EventNoAction {
-		p.off = at
-		p.fail("pcrIndex: %d, want 0 to %d", n, NumPCRs-1)
+	at := p.Off
+	n := p.U32("pcrIndex")
+	t := EventType(p.U32("eventType"))
+	if p.Err == nil && n >= NumPCRs && t != EventNoAction {
+		p.Off = at
+		p.Fail("pcrIndex: %d, want 0 to %d", n, NumPCRs-1)
 	}
 	return int(n), t
 }
 
 func (p *logParser) data() []byte {
-	n := p.u32("eventSize")
-	if p.err == nil && uint64(n) > uint64(p.left()) {
-		p.fail("event: want %d bytes, %d left", n, p.left())
+	n := p.U32("eventSize")
+	if p.Err == nil && uint64(n) > uint64(p.Left()) {
+		p.Fail("event: want %d bytes, %d left", n, p.Left())
 	}
-	return p.bytes(int(n), "event")
+	return p.Bytes(int(n), "event")
 }
 
 // parseSpecID reads the TCG_EfiSpecIdEvent in the first event's data
 // (PFP 10.4.5.1) and puts its faults into r, at their place in the log.
 func parseSpecID(r *reader, first Event) SpecID {
 	h := littleEndian("TCG_EfiSpecIdEvent", first.Data)
-	h.bytes(len(specIDEvent03), "signature")
+	h.Bytes(len(specIDEvent03), "signature")
 	var s SpecID
-	s.PlatformClass = h.u32("platformClass")
-	s.Minor = h.u8("specVersionMinor")
-	s.Major = h.u8("specVersionMajor")
-	s.Errata = h.u8("specErrata")
-	h.u8("uintnSize")
-	n := h.u32("numberOfAlgorithms")
-	if h.err == nil && (n == 0 || n > maxLogAlgs) {
-		h.fail("numberOfAlgorithms: %d, want 1 to %d", n, maxLogAlgs)
+	s.PlatformClass = h.U32("platformClass")
+	s.Minor = h.U8("specVersionMinor")
+	s.Major = h.U8("specVersionMajor")
+	s.Errata = h.U8("specErrata")
+	h.U8("uintnSize")
+	n := h.U32("numberOfAlgorithms")
+	if h.Err == nil && (n == 0 || n > maxLogAlgs) {
+		h.Fail("numberOfAlgorithms: %d, want 1 to %d", n, maxLogAlgs)
 	}
-	for i := uint32(0); i < n && h.err == nil; i++ {
-		a := AlgSize{Alg(h.u16("algorithmId")), int(h.u16("digestSize"))}
-		if known := a.Alg.Size(); h.err == nil && (a.Size == 0 || a.Size > 64 || known != 0 && known != a.Size) {
-			h.fail("digestSize of %s: %d", a.Alg, a.Size)
+	for i := uint32(0); i < n && h.Err == nil; i++ {
+		a := AlgSize{Alg(h.U16("algorithmId")), int(h.U16("digestSize"))}
+		if known := a.Alg.Size(); h.Err == nil && (a.Size == 0 || a.Size > 64 || known != 0 && known != a.Size) {
+			h.Fail("digestSize of %s: %d", a.Alg, a.Size)
 		}
 		for _, b := range s.Algs {
-			if h.err == nil && a.Alg == b.Alg {
-				h.fail("algorithm %s twice", a.Alg)
+			if h.Err == nil && a.Alg == b.Alg {
+				h.Fail("algorithm %s twice", a.Alg)
 			}
 		}
 		s.Algs = append(s.Algs, a)
 	}
-	s.VendorInfo = h.bytes(int(h.u8("vendorInfoSize")), "vendorInfo")
-	if err := h.end(); err != nil {
+	s.VendorInfo = h.Bytes(int(h.U8("vendorInfoSize")), "vendorInfo")
+	if err := h.End(); err != nil {
 		// 32 bytes of TCG_PCClientPCREvent stand before its data.
-		r.err = &ParseError{Structure: h.name, Offset: first.Offset + 32 + h.off, Reason: err.(*ParseError).Reason}
+		r.Err = &ParseError{Structure: h.Name, Offset: first.Offset + 32 + h.Off, Reason: err.(*ParseError).Reason}
 	}
 	return s
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // startupLocality is an EV_NO_ACTION event of PCR 0 (TCG_EfiStartupLocalityEvent,
@@ -59,26 +61,26 @@ func (l *EventLog) Replay(alg Alg) (*Replayed, error) {
 			}
 			located = true
 			res.StartupLocality = locality
-			state[0][x.size-1] = byte(locality)
+			state[0][x.Size-1] = byte(locality)
 			continue
 		}
 		digest := e.Digest(alg)
-		x.extend(&state[e.PCR], digest)
+		x.Extend(&state[e.PCR], digest)
 		if 17 <= e.PCR && e.PCR <= 22 {
-			x.extend(&launched[e.PCR], digest)
+			x.Extend(&launched[e.PCR], digest)
 		}
 		res.PCRs[e.PCR].Events++
 	}
-	values := make([]byte, 0, NumPCRs*x.size)
+	values := make([]byte, 0, NumPCRs*x.Size)
 	for n := range res.PCRs {
 		p := &res.PCRs[n]
 		if p.Events == 0 {
 			continue
 		}
-		values = append(values, state[n][:x.size]...)
-		p.Value = Hex(values[len(values)-x.size : len(values) : len(values)])
+		values = append(values, state[n][:x.Size]...)
+		p.Value = Hex(values[len(values)-x.Size : len(values) : len(values)])
 		if 17 <= n && n <= 22 {
-			p.Launched = bytes.Clone(launched[n][:x.size])
+			p.Launched = bytes.Clone(launched[n][:x.Size])
 		}
 	}
 	return res, nil
@@ -113,9 +115,9 @@ func LeaveBootServices(alg Alg, pcr5 Hex) (Hex, error) {
 	}
 	var digests []Hex
 	for _, text := range []string{actionExitBootServices, actionExitedBootServices} {
-		var d [maxDigest]byte
-		x.sum(&d, []byte(text))
-		digests = append(digests, bytes.Clone(d[:x.size]))
+		var d [wire.MaxDigest]byte
+		x.Sum(&d, []byte(text))
+		digests = append(digests, bytes.Clone(d[:x.Size]))
 	}
 	return ExtendAll(alg, pcr5, digests)
 }
@@ -127,13 +129,13 @@ func ExtendAll(alg Alg, start Hex, digests []Hex) (Hex, error) {
 	if err != nil {
 		return nil, err
 	}
-	var pcr [maxDigest]byte
-	copy(pcr[:x.size], start)
+	var pcr [wire.MaxDigest]byte
+	copy(pcr[:x.Size], start)
 	for _, d := range digests {
-		if len(d) != x.size {
-			return nil, fmt.Errorf("extend a PCR: a digest of %d bytes, %s has %d", len(d), alg, x.size)
+		if len(d) != x.Size {
+			return nil, fmt.Errorf("extend a PCR: a digest of %d bytes, %s has %d", len(d), alg, x.Size)
 		}
-		x.extend(&pcr, d)
+		x.Extend(&pcr, d)
 	}
-	return bytes.Clone(pcr[:x.size]), nil
+	return bytes.Clone(pcr[:x.Size]), nil
 }

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // Measured returns the bytes that were hashed to give an event's digest in a bank,
@@ -115,9 +117,9 @@ const maxPrefix = 32
 
 // sumIs reports whether want is the digest of data.
 func (x *extender) sumIs(want, data []byte) bool {
-	var d [maxDigest]byte
-	x.sum(&d, data)
-	return bytes.Equal(d[:x.size], want)
+	var d [wire.MaxDigest]byte
+	x.Sum(&d, data)
+	return bytes.Equal(d[:x.Size], want)
 }
 
 // Record is one measurement of a PCR as far as its digest proves it.
@@ -226,15 +228,15 @@ func OfPCR(records []Record, pcr int) []Record {
 func (r *Record) Hint() string {
 	switch e := r.event; {
 	case e == nil && r.Measured != nil:
-		return printable(r.user.Type) + " " + whole(r.user.Text)
+		return wire.Printable(r.user.Type) + " " + wire.Whole(r.user.Text)
 	case e == nil:
-		return printable(r.user.Type + " " + r.user.Text)
+		return wire.Printable(r.user.Type + " " + r.user.Text)
 	case e.commandLine() && r.Measured == nil:
 		return "kernel command line"
 	case e.Type == EventIPL:
-		shown := printable
+		shown := wire.Printable
 		if r.Measured != nil {
-			shown = whole
+			shown = wire.Whole
 		}
 		if text, ok := utf16Text(e.Data); ok {
 			return shown(text)
@@ -293,9 +295,9 @@ func Phases(alg Alg, pcr11 Hex) (values []Hex, err error) {
 	for _, words := range [][]string{phases(), phases()[2:]} {
 		value := pcr11
 		for _, word := range words {
-			var d [maxDigest]byte
-			x.sum(&d, []byte(word))
-			if value, err = ExtendAll(alg, value, []Hex{d[:x.size]}); err != nil {
+			var d [wire.MaxDigest]byte
+			x.Sum(&d, []byte(word))
+			if value, err = ExtendAll(alg, value, []Hex{d[:x.Size]}); err != nil {
 				return nil, err
 			}
 			values = append(values, value)
@@ -370,9 +372,9 @@ var separators = func() map[Alg][3][]byte {
 		}
 		var digests [3][]byte
 		for i, data := range [][]byte{{0, 0, 0, 0}, ones[:4], {1, 0, 0, 0}} {
-			var d [maxDigest]byte
-			x.sum(&d, data)
-			digests[i] = bytes.Clone(d[:x.size])
+			var d [wire.MaxDigest]byte
+			x.Sum(&d, data)
+			digests[i] = bytes.Clone(d[:x.Size])
 		}
 		all[alg] = digests
 	}

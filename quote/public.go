@@ -80,48 +80,48 @@ type Public struct {
 func ParsePublic(b []byte) (*Public, error) {
 	r := bigEndian("TPMT_PUBLIC", b)
 	if len(b) > MaxPublic {
-		r.fail("%d bytes, at most %d", len(b), MaxPublic)
+		r.Fail("%d bytes, at most %d", len(b), MaxPublic)
 	}
 	p := &Public{Raw: b}
-	typ := r.u16("type")
-	p.NameAlg = Alg(r.u16("nameAlg"))
-	p.Attributes = Attributes(r.u32("objectAttributes"))
-	p.AuthPolicy = r.sized(64, "authPolicy")
-	if _, ok := p.NameAlg.Hash(); r.err == nil && !ok {
-		r.off = 2
-		r.fail("nameAlg: %s cannot be computed here", p.NameAlg)
+	typ := r.U16("type")
+	p.NameAlg = Alg(r.U16("nameAlg"))
+	p.Attributes = Attributes(r.U32("objectAttributes"))
+	p.AuthPolicy = r.Sized(64, "authPolicy")
+	if _, ok := p.NameAlg.Hash(); r.Err == nil && !ok {
+		r.Off = 2
+		r.Fail("nameAlg: %s cannot be computed here", p.NameAlg)
 	}
 	switch {
-	case r.err != nil:
+	case r.Err != nil:
 	case typ == algRSA:
 		p.parseRSA(r)
 	case typ == algECC:
 		p.parseECC(r)
 	default:
-		r.off = 0
-		r.fail("type: 0x%04x, want RSA or ECC", typ)
+		r.Off = 0
+		r.Fail("type: 0x%04x, want RSA or ECC", typ)
 	}
-	return p, r.end()
+	return p, r.End()
 }
 
 // parseSymmetric reads a TPMT_SYM_DEF_OBJECT (Part 2, section 11.1.7).
 func parseSymmetric(r *reader) {
-	if r.u16("symmetric.algorithm") != algNull {
-		r.u16("symmetric.keyBits")
-		r.u16("symmetric.mode")
+	if r.U16("symmetric.algorithm") != algNull {
+		r.U16("symmetric.keyBits")
+		r.U16("symmetric.mode")
 	}
 }
 
 // parseScheme reads a TPMT_RSA_SCHEME or TPMT_ECC_SCHEME (Part 2, sections
 // 11.2.4.2 and 11.2.5.6). Only the plain signing schemes can be read.
 func (p *Public) parseScheme(r *reader) {
-	switch s := r.u16("scheme"); s {
+	switch s := r.U16("scheme"); s {
 	case algNull:
 	case algRSASSA, algRSAPSS, algECDSA:
 		p.Scheme = Scheme(s)
-		p.SchemeHash = Alg(r.u16("scheme.hashAlg"))
+		p.SchemeHash = Alg(r.U16("scheme.hashAlg"))
 	default:
-		r.fail("scheme: 0x%04x, want none, RSASSA, RSAPSS or ECDSA", s)
+		r.Fail("scheme: 0x%04x, want none, RSASSA, RSAPSS or ECDSA", s)
 	}
 }
 
@@ -129,22 +129,22 @@ func (p *Public) parseScheme(r *reader) {
 func (p *Public) parseRSA(r *reader) {
 	parseSymmetric(r)
 	p.parseScheme(r)
-	bits := int(r.u16("keyBits"))
-	exp := int(r.u32("exponent"))
+	bits := int(r.U16("keyBits"))
+	exp := int(r.U32("exponent"))
 	if exp == 0 {
 		exp = 65537 // Part 2, table 216: zero stands for 2^16+1
 	}
-	n := r.sized(512, "unique")
-	if r.err != nil {
+	n := r.Sized(512, "unique")
+	if r.Err != nil {
 		return
 	}
 	mod := new(big.Int).SetBytes(n)
 	if mod.BitLen() != bits || bits < 1024 {
-		r.fail("unique: modulus of %d bits in a key of %d", mod.BitLen(), bits)
+		r.Fail("unique: modulus of %d bits in a key of %d", mod.BitLen(), bits)
 		return
 	}
 	if exp < 3 || exp%2 == 0 {
-		r.fail("exponent: %d is not a public exponent", exp)
+		r.Fail("exponent: %d is not a public exponent", exp)
 		return
 	}
 	p.Key = &rsa.PublicKey{N: mod, E: exp}
@@ -155,8 +155,8 @@ func (p *Public) parseECC(r *reader) {
 	parseSymmetric(r)
 	p.parseScheme(r)
 	var curve elliptic.Curve
-	switch id := r.u16("curveID"); {
-	case r.err != nil:
+	switch id := r.U16("curveID"); {
+	case r.Err != nil:
 		return
 	case id == curveP256:
 		curve = elliptic.P256()
@@ -165,19 +165,19 @@ func (p *Public) parseECC(r *reader) {
 	case id == curveP521:
 		curve = elliptic.P521()
 	default:
-		r.fail("curveID: 0x%04x, want P-256, P-384 or P-521", id)
+		r.Fail("curveID: 0x%04x, want P-256, P-384 or P-521", id)
 		return
 	}
-	if kdf := r.u16("kdf.scheme"); r.err == nil && kdf != algNull {
-		r.u16("kdf.hashAlg")
+	if kdf := r.U16("kdf.scheme"); r.Err == nil && kdf != algNull {
+		r.U16("kdf.hashAlg")
 	}
-	x, y := r.sized(66, "unique.x"), r.sized(66, "unique.y")
-	if r.err != nil {
+	x, y := r.Sized(66, "unique.x"), r.Sized(66, "unique.y")
+	if r.Err != nil {
 		return
 	}
 	size := (curve.Params().BitSize + 7) / 8
 	if len(x) > size || len(y) > size {
-		r.fail("unique: coordinates of %d and %d bytes on %s", len(x), len(y), curve.Params().Name)
+		r.Fail("unique: coordinates of %d and %d bytes on %s", len(x), len(y), curve.Params().Name)
 		return
 	}
 	// SEC 1, section 2.3.3: an uncompressed point; the parser refuses one that is
@@ -188,7 +188,7 @@ func (p *Public) parseECC(r *reader) {
 	copy(point[1+2*size-len(y):], y)
 	key, err := ecdsa.ParseUncompressedPublicKey(curve, point)
 	if err != nil {
-		r.fail("unique: %v", err)
+		r.Fail("unique: %v", err)
 		return
 	}
 	p.Key = key

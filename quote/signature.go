@@ -51,25 +51,25 @@ type Signature struct {
 // nothing after its last field.
 func ParseSignature(b []byte) (*Signature, error) {
 	r := bigEndian("TPMT_SIGNATURE", b)
-	s := &Signature{Scheme: Scheme(r.u16("sigAlg")), Hash: Alg(r.u16("hash"))}
-	if r.err == nil && s.Hash.Size() == 0 {
-		r.off -= 2
-		r.fail("hash: unknown algorithm 0x%04x", uint16(s.Hash))
+	s := &Signature{Scheme: Scheme(r.U16("sigAlg")), Hash: Alg(r.U16("hash"))}
+	if r.Err == nil && s.Hash.Size() == 0 {
+		r.Off -= 2
+		r.Fail("hash: unknown algorithm 0x%04x", uint16(s.Hash))
 	}
-	if r.err != nil {
-		return nil, r.err
+	if r.Err != nil {
+		return nil, r.Err
 	}
 	switch s.Scheme {
 	case RSASSA, RSAPSS:
-		s.RSA = r.sized(512, "sig")
+		s.RSA = r.Sized(512, "sig")
 	case ECDSA:
-		s.R = r.sized(66, "signatureR")
-		s.S = r.sized(66, "signatureS")
+		s.R = r.Sized(66, "signatureR")
+		s.S = r.Sized(66, "signatureS")
 	default:
-		r.off = 0
-		r.fail("sigAlg: 0x%04x, want RSASSA, RSAPSS or ECDSA", uint16(s.Scheme))
+		r.Off = 0
+		r.Fail("sigAlg: 0x%04x, want RSASSA, RSAPSS or ECDSA", uint16(s.Scheme))
 	}
-	return s, r.end()
+	return s, r.End()
 }
 
 // Marshal returns the wire form.

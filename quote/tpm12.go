@@ -54,41 +54,41 @@ const (
 func ParsePubkey(b []byte) (*Public, error) {
 	r := bigEndian("TPM_PUBKEY", b)
 	p := &Public{Raw: b, NameAlg: SHA256}
-	if alg := r.u32("algorithmID"); r.err == nil && alg != alg12RSA {
-		r.off = 0
-		r.fail("algorithmID: 0x%08x, want 1 (RSA)", alg)
+	if alg := r.U32("algorithmID"); r.Err == nil && alg != alg12RSA {
+		r.Off = 0
+		r.Fail("algorithmID: 0x%08x, want 1 (RSA)", alg)
 	}
-	enc, sig := r.u16("encScheme"), r.u16("sigScheme")
+	enc, sig := r.U16("encScheme"), r.U16("sigScheme")
 	switch {
-	case r.err != nil:
+	case r.Err != nil:
 	case enc == enc12None && sig == sig12SHA1:
 		p.Attributes, p.Scheme, p.SchemeHash = Sign, RSASSA, SHA1
 	case enc == enc12OAEP && sig == sig12None:
 		p.Attributes = Decrypt
 	default:
-		r.off -= 4
-		r.fail("encScheme %d with sigScheme %d, want 1 with 2 (identity key) or 3 with 1 (endorsement key)", enc, sig)
+		r.Off -= 4
+		r.Fail("encScheme %d with sigScheme %d, want 1 with 2 (identity key) or 3 with 1 (endorsement key)", enc, sig)
 	}
-	if n := r.u32("parmSize"); r.err == nil && n != 12 {
-		r.fail("parmSize: %d, want 12: one spelling of a key, without the default exponent", n)
+	if n := r.U32("parmSize"); r.Err == nil && n != 12 {
+		r.Fail("parmSize: %d, want 12: one spelling of a key, without the default exponent", n)
 	}
-	length := r.u32("keyLength")
-	if n := r.u32("numPrimes"); r.err == nil && n != 2 {
-		r.fail("numPrimes: %d, want 2", n)
+	length := r.U32("keyLength")
+	if n := r.U32("numPrimes"); r.Err == nil && n != 2 {
+		r.Fail("numPrimes: %d, want 2", n)
 	}
-	if n := r.u32("exponentSize"); r.err == nil && n != 0 {
-		r.fail("exponentSize: %d, want 0, which stands for 65537", n)
+	if n := r.U32("exponentSize"); r.Err == nil && n != 0 {
+		r.Fail("exponentSize: %d, want 0, which stands for 65537", n)
 	}
-	n := r.u32("pubKey.keyLength")
-	if r.err == nil && (n > 512 || n*8 != length) {
-		r.fail("pubKey.keyLength: %d bytes in a key of %d bits", n, length)
+	n := r.U32("pubKey.keyLength")
+	if r.Err == nil && (n > 512 || n*8 != length) {
+		r.Fail("pubKey.keyLength: %d bytes in a key of %d bits", n, length)
 	}
-	mod := new(big.Int).SetBytes(r.bytes(int(min(n, 512)), "pubKey.key"))
-	if r.err == nil && (mod.BitLen() != int(length) || length < 1024) {
-		r.fail("pubKey.key: modulus of %d bits in a key of %d", mod.BitLen(), length)
+	mod := new(big.Int).SetBytes(r.Bytes(int(min(n, 512)), "pubKey.key"))
+	if r.Err == nil && (mod.BitLen() != int(length) || length < 1024) {
+		r.Fail("pubKey.key: modulus of %d bits in a key of %d", mod.BitLen(), length)
 	}
 	p.Key = &rsa.PublicKey{N: mod, E: 65537}
-	return p, r.end()
+	return p, r.End()
 }
 
 // NewIdentityPubkey and NewEndorsementPubkey return the TPM_PUBKEY of a key by its
@@ -123,11 +123,11 @@ type QuoteInfo struct {
 func ParseQuoteInfo(b []byte) (*QuoteInfo, error) {
 	r := bigEndian("TPM_QUOTE_INFO", b)
 	q := &QuoteInfo{Raw: b}
-	copy(q.Version[:], r.bytes(4, "version"))
-	copy(q.Fixed[:], r.bytes(4, "fixed"))
-	q.Digest = r.bytes(sha1.Size, "digestValue")
-	q.ExternalData = r.bytes(sha1.Size, "externalData")
-	return q, r.end()
+	copy(q.Version[:], r.Bytes(4, "version"))
+	copy(q.Fixed[:], r.Bytes(4, "fixed"))
+	q.Digest = r.Bytes(sha1.Size, "digestValue")
+	q.ExternalData = r.Bytes(sha1.Size, "externalData")
+	return q, r.End()
 }
 
 // NewQuoteInfo returns the TPM_QUOTE_INFO of a composite digest and external data.
@@ -150,11 +150,11 @@ func AppendSelection12(b []byte, pcrs []int) []byte {
 
 // selection12 reads a TPM_PCR_SELECTION of size 3.
 func (r *reader) selection12(field string) []int {
-	if n := r.u16(field + ".sizeOfSelect"); r.err == nil && n != NumPCRs/8 {
-		r.fail("%s.sizeOfSelect: %d, want %d", field, n, NumPCRs/8)
+	if n := r.U16(field + ".sizeOfSelect"); r.Err == nil && n != NumPCRs/8 {
+		r.Fail("%s.sizeOfSelect: %d, want %d", field, n, NumPCRs/8)
 	}
 	var pcrs []int
-	for i, m := range r.bytes(NumPCRs/8, field+".pcrSelect") {
+	for i, m := range r.Bytes(NumPCRs/8, field+".pcrSelect") {
 		for ; m != 0; m &= m - 1 {
 			pcrs = append(pcrs, i*8+bits.TrailingZeros8(m))
 		}
@@ -228,12 +228,12 @@ func AppendSymmetricKey(b, key []byte) []byte {
 // ParseSymmetricKey reads a TPM_SYMMETRIC_KEY and returns the key in it.
 func ParseSymmetricKey(b []byte) ([]byte, error) {
 	r := bigEndian("TPM_SYMMETRIC_KEY", b)
-	if alg, enc := r.u32("algId"), r.u16("encScheme"); r.err == nil && (alg != alg12AES256 || enc != enc12CTR) {
-		r.off = 0
-		r.fail("algId 0x%x with encScheme 0x%x, want 0x%x with 0x%x (AES-256 in counter mode)", alg, enc, alg12AES256, enc12CTR)
+	if alg, enc := r.U32("algId"), r.U16("encScheme"); r.Err == nil && (alg != alg12AES256 || enc != enc12CTR) {
+		r.Off = 0
+		r.Fail("algId 0x%x with encScheme 0x%x, want 0x%x with 0x%x (AES-256 in counter mode)", alg, enc, alg12AES256, enc12CTR)
 	}
-	key := bytes.Clone(r.sized(64, "data"))
-	return key, r.end()
+	key := bytes.Clone(r.Sized(64, "data"))
+	return key, r.End()
 }
 
 // CAContents is a TPM_ASYM_CA_CONTENTS (TPM 1.2 Part 2, section 12.8): a session

@@ -3,13 +3,9 @@ package quote
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
-	"math"
 	"slices"
 	"strings"
-	"unicode"
 	"unicode/utf16"
-	"unicode/utf8"
 )
 
 // GUID is an EFI_GUID as it lies in memory: its first three fields are
@@ -34,15 +30,15 @@ const (
 )
 
 func (r *reader) guid(field string) (g GUID) {
-	copy(g[:], r.bytes(len(g), field))
+	copy(g[:], r.Bytes(len(g), field))
 	return g
 }
 
 // length reads a UINT64 count of bytes that are still to come.
 func (r *reader) length(field string) int {
-	n := r.u64(field)
-	if r.err == nil && n > uint64(r.left()) {
-		r.fail("%s: %d, %d bytes left", field, n, r.left())
+	n := r.U64(field)
+	if r.Err == nil && n > uint64(r.Left()) {
+		r.Fail("%s: %d, %d bytes left", field, n, r.Left())
 		return 0
 	}
 	return int(n)
@@ -73,43 +69,6 @@ func encodeUTF16(s string) []byte {
 	return b
 }
 
-// maxName is the most bytes that a name repeats of a text that nothing proves.
-const maxName = 256
-
-// printable makes untrusted text fit for a terminal and a report: what is not
-// printable is escaped, and what is too long is cut.
-func printable(s string) string { return escape(s, maxName) }
-
-// whole is printable for a text that was measured, and on which somebody decides:
-// what is cut off could be what an attacker appended. A byte becomes six at most,
-// so names stay within a small multiple of their log, which has a limit.
-func whole(s string) string { return escape(s, math.MaxInt) }
-
-func escape(s string, most int) string {
-	if len(s) <= most && !strings.ContainsFunc(s, notPrintable) {
-		return s
-	}
-	var b strings.Builder
-	for i, r := range s {
-		if b.Len() > most {
-			b.WriteString("…")
-			break
-		}
-		switch {
-		case r == utf8.RuneError:
-			// A broken byte, or U+FFFD itself.
-			fmt.Fprintf(&b, `\x%02x`, s[i])
-		case notPrintable(r):
-			fmt.Fprintf(&b, `\u%04x`, r)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-func notPrintable(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
-
 // FirmwareBlob is a UEFI_PLATFORM_FIRMWARE_BLOB or _BLOB2: a measured piece of
 // firmware (PFP 10.2).
 type FirmwareBlob struct {
@@ -123,12 +82,12 @@ func ParseFirmwareBlob(data []byte, described bool) (FirmwareBlob, error) {
 	r := littleEndian("UEFI_PLATFORM_FIRMWARE_BLOB", data)
 	var b FirmwareBlob
 	if described {
-		r.name = "UEFI_PLATFORM_FIRMWARE_BLOB2"
-		b.Description = strings.TrimRight(string(r.bytes(int(r.u8("BlobDescriptionSize")), "BlobDescription")), "\x00")
+		r.Name = "UEFI_PLATFORM_FIRMWARE_BLOB2"
+		b.Description = strings.TrimRight(string(r.Bytes(int(r.U8("BlobDescriptionSize")), "BlobDescription")), "\x00")
 	}
-	b.Base = r.u64("BlobBase")
-	b.Length = r.u64("BlobLength")
-	return b, r.end()
+	b.Base = r.U64("BlobBase")
+	b.Length = r.U64("BlobLength")
+	return b, r.End()
 }
 
 // HandoffTables is a UEFI_HANDOFF_TABLE_POINTERS or _POINTERS2: the tables, such
@@ -144,15 +103,15 @@ func ParseHandoffTables(data []byte, described bool) (HandoffTables, error) {
 	r := littleEndian("UEFI_HANDOFF_TABLE_POINTERS", data)
 	var h HandoffTables
 	if described {
-		r.name = "UEFI_HANDOFF_TABLE_POINTERS2"
-		h.Description = strings.TrimRight(string(r.bytes(int(r.u8("TableDescriptionSize")), "TableDescription")), "\x00")
+		r.Name = "UEFI_HANDOFF_TABLE_POINTERS2"
+		h.Description = strings.TrimRight(string(r.Bytes(int(r.U8("TableDescriptionSize")), "TableDescription")), "\x00")
 	}
-	n := r.u64("NumberOfTables")
-	for i := uint64(0); i < n && r.err == nil; i++ {
+	n := r.U64("NumberOfTables")
+	for i := uint64(0); i < n && r.Err == nil; i++ {
 		h.Tables = append(h.Tables, r.guid("VendorGuid"))
-		r.u64("VendorTable")
+		r.U64("VendorTable")
 	}
-	return h, r.end()
+	return h, r.End()
 }
 
 // TaggedEvent is a TCG_PCClientTaggedEvent (PFP 10.2.6).
@@ -165,11 +124,11 @@ type TaggedEvent struct {
 // tagged events one after the other; this is the first.
 func ParseTaggedEvent(data []byte) (TaggedEvent, error) {
 	r := littleEndian("TCG_PCClientTaggedEvent", data)
-	t := TaggedEvent{ID: r.u32("taggedEventID")}
-	n := r.u32("taggedEventDataSize")
-	if r.err == nil && uint64(n) > uint64(r.left()) {
-		r.fail("taggedEventDataSize: %d, %d bytes left", n, r.left())
+	t := TaggedEvent{ID: r.U32("taggedEventID")}
+	n := r.U32("taggedEventDataSize")
+	if r.Err == nil && uint64(n) > uint64(r.Left()) {
+		r.Fail("taggedEventDataSize: %d, %d bytes left", n, r.Left())
 	}
-	t.Data = r.bytes(int(n), "taggedEventData")
-	return t, r.err
+	t.Data = r.Bytes(int(n), "taggedEventData")
+	return t, r.Err
 }

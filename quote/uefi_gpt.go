@@ -17,26 +17,26 @@ type Partition struct {
 func ParseGPT(data []byte) (GPT, error) {
 	r := littleEndian("UEFI_GPT_DATA", data)
 	var g GPT
-	r.bytes(56, "UEFIPartitionHeader") // up to DiskGUID (UEFI 2.10, section 5.3.2)
+	r.Bytes(56, "UEFIPartitionHeader") // up to DiskGUID (UEFI 2.10, section 5.3.2)
 	g.Disk = r.guid("DiskGUID")
-	r.bytes(12, "UEFIPartitionHeader")
-	size := r.u32("SizeOfPartitionEntry")
-	r.bytes(4, "PartitionEntryArrayCRC32")
-	n := r.u64("NumberOfPartitions")
-	if r.err == nil && n > 0 && (size < 128 || size > 4096) {
-		r.fail("SizeOfPartitionEntry: %d, want 128 to 4096", size)
+	r.Bytes(12, "UEFIPartitionHeader")
+	size := r.U32("SizeOfPartitionEntry")
+	r.Bytes(4, "PartitionEntryArrayCRC32")
+	n := r.U64("NumberOfPartitions")
+	if r.Err == nil && n > 0 && (size < 128 || size > 4096) {
+		r.Fail("SizeOfPartitionEntry: %d, want 128 to 4096", size)
 	}
-	for i := uint64(0); i < n && r.err == nil; i++ {
-		e := littleEndian("GPT entry", r.bytes(int(size), "Partitions"))
-		if r.err != nil {
+	for i := uint64(0); i < n && r.Err == nil; i++ {
+		e := littleEndian("GPT entry", r.Bytes(int(size), "Partitions"))
+		if r.Err != nil {
 			break
 		}
 		p := Partition{Type: e.guid("PartitionTypeGUID"), GUID: e.guid("UniquePartitionGUID")}
-		p.First = e.u64("StartingLBA")
-		p.Last = e.u64("EndingLBA")
-		e.u64("Attributes")
-		p.Name = decodeUTF16(e.bytes(72, "PartitionName"))
+		p.First = e.U64("StartingLBA")
+		p.Last = e.U64("EndingLBA")
+		e.U64("Attributes")
+		p.Name = decodeUTF16(e.Bytes(72, "PartitionName"))
 		g.Partitions = append(g.Partitions, p)
 	}
-	return g, r.end()
+	return g, r.End()
 }

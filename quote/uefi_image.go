@@ -4,6 +4,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // ImageLoad is a UEFI_IMAGE_LOAD_EVENT: a PE image that firmware started
@@ -19,12 +21,12 @@ type ImageLoad struct {
 func ParseImageLoad(data []byte) (ImageLoad, error) {
 	r := littleEndian("UEFI_IMAGE_LOAD_EVENT", data)
 	i := ImageLoad{
-		Location: r.u64("ImageLocationInMemory"),
-		Length:   r.u64("ImageLengthInMemory"),
-		LinkTime: r.u64("ImageLinkTimeAddress"),
+		Location: r.U64("ImageLocationInMemory"),
+		Length:   r.U64("ImageLengthInMemory"),
+		LinkTime: r.U64("ImageLinkTimeAddress"),
 	}
-	i.DevicePath = r.bytes(r.length("LengthOfDevicePath"), "DevicePath")
-	return i, r.err // old versions of shim log bytes after the structure
+	i.DevicePath = r.Bytes(r.length("LengthOfDevicePath"), "DevicePath")
+	return i, r.Err // old versions of shim log bytes after the structure
 }
 
 // File returns the file that a device path ends in ("\EFI\BOOT\BOOTX64.EFI"), or
@@ -36,7 +38,7 @@ func (i ImageLoad) File() string {
 			file += decodeUTF16(n.data)
 		}
 	}
-	return whole(file)
+	return wire.Whole(file)
 }
 
 // maxPathNodes bounds a device path; real ones have under twenty nodes.
@@ -52,11 +54,11 @@ type deviceNode struct {
 func deviceNodes(path []byte) func(yield func(deviceNode) bool) {
 	return func(yield func(deviceNode) bool) {
 		r := littleEndian("EFI_DEVICE_PATH_PROTOCOL", path)
-		for i := 0; i < maxPathNodes && r.left() >= 4; i++ {
-			n := deviceNode{kind: r.u8("Type"), sub: r.u8("SubType")}
-			size := int(r.u16("Length"))
-			n.data = r.bytes(size-4, "node")
-			if r.err != nil || !yield(n) {
+		for i := 0; i < maxPathNodes && r.Left() >= 4; i++ {
+			n := deviceNode{kind: r.U8("Type"), sub: r.U8("SubType")}
+			size := int(r.U16("Length"))
+			n.data = r.Bytes(size-4, "node")
+			if r.Err != nil || !yield(n) {
 				return
 			}
 		}
@@ -77,7 +79,7 @@ func DevicePathText(path []byte) string {
 		}
 		parts = append(parts, n.text())
 	}
-	return whole(strings.ReplaceAll(strings.Join(parts, "/"), "/,/", ","))
+	return wire.Whole(strings.ReplaceAll(strings.Join(parts, "/"), "/,/", ","))
 }
 
 func (n deviceNode) text() string {
@@ -85,37 +87,37 @@ func (n deviceNode) text() string {
 	var s string
 	switch uint16(n.kind)<<8 | uint16(n.sub) {
 	case 0x0101:
-		function := r.u8("Function")
-		s = fmt.Sprintf("Pci(0x%x,0x%x)", r.u8("Device"), function)
+		function := r.U8("Function")
+		s = fmt.Sprintf("Pci(0x%x,0x%x)", r.U8("Device"), function)
 	case 0x0104:
 		s = "VenHw(" + r.guid("Vendor_GUID").String() + ")"
 	case 0x0201:
-		s = acpiText(r.u32("_HID"), r.u32("_UID"))
+		s = acpiText(r.U32("_HID"), r.U32("_UID"))
 	case 0x0302:
-		s = fmt.Sprintf("Scsi(0x%x,0x%x)", r.u16("Target"), r.u16("LUN"))
+		s = fmt.Sprintf("Scsi(0x%x,0x%x)", r.U16("Target"), r.U16("LUN"))
 	case 0x0305:
-		s = fmt.Sprintf("USB(0x%x,0x%x)", r.u8("Port"), r.u8("Interface"))
+		s = fmt.Sprintf("USB(0x%x,0x%x)", r.U8("Port"), r.U8("Interface"))
 	case 0x030A:
 		s = "VenMsg(" + r.guid("Vendor_GUID").String() + ")"
 	case 0x030B:
-		mac := r.bytes(32, "MAC")
-		kind := r.u8("IfType")
+		mac := r.Bytes(32, "MAC")
+		kind := r.U8("IfType")
 		s = fmt.Sprintf("MAC(%x,0x%x)", mac[:min(6, len(mac))], kind)
 	case 0x030C:
 		s = "IPv4()"
 	case 0x030D:
 		s = "IPv6()"
 	case 0x0312:
-		s = fmt.Sprintf("Sata(0x%x,0x%x,0x%x)", r.u16("HBA"), r.u16("Multiplier"), r.u16("LUN"))
+		s = fmt.Sprintf("Sata(0x%x,0x%x,0x%x)", r.U16("HBA"), r.U16("Multiplier"), r.U16("LUN"))
 	case 0x0317:
-		ns := r.u32("NSID")
-		s = fmt.Sprintf("NVMe(0x%x,%s)", ns, hex.EncodeToString(r.bytes(8, "EUI64")))
+		ns := r.U32("NSID")
+		s = fmt.Sprintf("NVMe(0x%x,%s)", ns, hex.EncodeToString(r.Bytes(8, "EUI64")))
 	case 0x0318:
 		s = "Uri(" + string(n.data) + ")"
 	case 0x0401:
 		s = hardDriveText(r)
 	case 0x0402:
-		s = fmt.Sprintf("CDROM(0x%x)", r.u32("BootEntry"))
+		s = fmt.Sprintf("CDROM(0x%x)", r.U32("BootEntry"))
 	case 0x0403:
 		s = "VenMedia(" + r.guid("Vendor_GUID").String() + ")"
 	case 0x0404:
@@ -125,14 +127,14 @@ func (n deviceNode) text() string {
 	case 0x0407:
 		s = "Fv(" + r.guid("FirmwareVolume").String() + ")"
 	case 0x0408:
-		r.u32("Reserved")
-		s = fmt.Sprintf("Offset(0x%x,0x%x)", r.u64("Start"), r.u64("End"))
+		r.U32("Reserved")
+		s = fmt.Sprintf("Offset(0x%x,0x%x)", r.U64("Start"), r.U64("End"))
 	case 0x0501:
-		kind := r.u16("DeviceType")
-		r.u16("StatusFlag")
-		s = fmt.Sprintf("BBS(0x%x,%s)", kind, strings.TrimRight(string(r.bytes(r.left(), "Description")), "\x00"))
+		kind := r.U16("DeviceType")
+		r.U16("StatusFlag")
+		s = fmt.Sprintf("BBS(0x%x,%s)", kind, strings.TrimRight(string(r.Bytes(r.Left(), "Description")), "\x00"))
 	}
-	if s == "" || r.err != nil {
+	if s == "" || r.Err != nil {
 		return fmt.Sprintf("Path(%d,%d,%s)", n.kind, n.sub, hex.EncodeToString(n.data[:min(len(n.data), 32)]))
 	}
 	return s
@@ -156,11 +158,11 @@ func acpiText(hid, uid uint32) string {
 
 // hardDriveText names a partition (UEFI 2.10, section 10.3.5.1).
 func hardDriveText(r *reader) string {
-	number := r.u32("PartitionNumber")
-	start, size := r.u64("PartitionStart"), r.u64("PartitionSize")
+	number := r.U32("PartitionNumber")
+	start, size := r.U64("PartitionStart"), r.U64("PartitionSize")
 	signature := r.guid("PartitionSignature")
-	r.u8("PartitionFormat")
-	if r.u8("SignatureType") == 2 {
+	r.U8("PartitionFormat")
+	if r.U8("SignatureType") == 2 {
 		return fmt.Sprintf("HD(%d,GPT,%s,0x%x,0x%x)", number, signature, start, size)
 	}
 	return fmt.Sprintf("HD(%d,MBR,0x%s,0x%x,0x%x)", number, hex.EncodeToString(signature[:4]), start, size)

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // SecureBootState is what the records of PCR 7 say of Secure Boot (PFP 3.3.4.8).
@@ -87,7 +89,7 @@ func ReadSecureBoot(records []Record) (*SecureBootState, error) {
 		known := r.Measured != nil && (err == nil && v.Size == len(r.Measured) || isAction(string(r.Measured)))
 		switch {
 		case !known && !separated:
-			return nil, fmt.Errorf("event %d: what PCR 7 was extended with before the separator does not match its digest, or is no variable (%s)", r.Index, printable(r.Hint()))
+			return nil, fmt.Errorf("event %d: what PCR 7 was extended with before the separator does not match its digest, or is no variable (%s)", r.Index, wire.Printable(r.Hint()))
 		case !known:
 			s.Unproven = append(s.Unproven, r.Index)
 		case err != nil:
@@ -196,11 +198,38 @@ func (s *SecureBootState) after(r *Record, v UEFIVariable, separated bool) {
 		s.ShimOff = s.ShimOff || v.Name == "MokSBState" && v.Data[0] != 0
 		return
 	}
-	a := Authority{Event: r.Index, Digest: r.Digest, Variable: printable(v.Name), SbatLevel: v.GUID.String() == guidShim && v.Name == "SbatLevel"}
+	a := Authority{Event: r.Index, Digest: r.Digest, Variable: wire.Printable(v.Name), SbatLevel: v.GUID.String() == guidShim && v.Name == "SbatLevel"}
 	if c, ok := parseAuthority(v.Data); ok {
 		a.Certificate = &c
 	} else if _, err := ParseSignatureDB(v.Data); !separated && (err == nil || v.GUID.String() != guidSecurityDatabase) {
 		return // one more setting of the firmware's, such as DeployedMode or dbt
 	}
 	s.Authorities = append(s.Authorities, a)
+}
+
+// SignatureDatabaseDigest is what firmware measures of a Secure Boot variable, one
+// of PK, KEK, db and dbx, that holds data: a UEFI_VARIABLE_DATA (PFP 10.2, 3.3.4.8).
+// data is a sequence of EFI_SIGNATURE_LISTs, or that behind the four bytes of
+// attributes that Linux's efivarfs puts in front.
+func SignatureDatabaseDigest(name string, data []byte, alg Alg) (digest Hex, db SignatureDB, err error) {
+	guid := guidGlobalVariable
+	switch name {
+	case "PK", "KEK":
+	case "db", "dbx":
+		guid = guidSecurityDatabase
+	default:
+		return nil, db, fmt.Errorf("variable %q: want PK, KEK, db or dbx", name)
+	}
+	if db, err = ParseSignatureDB(data); err != nil {
+		inner, innerErr := SignatureDB{}, err
+		if len(data) >= 4 && data[0]&0x06 == 0x06 && data[1]|data[2]|data[3] == 0 { // attributes of all such variables
+			inner, innerErr = ParseSignatureDB(data[4:])
+		}
+		if innerErr != nil {
+			return nil, db, fmt.Errorf("variable %s: want EFI_SIGNATURE_LISTs, bare or as efivarfs shows them, not a signed update: %w", name, err)
+		}
+		data, db = data[4:], inner
+	}
+	digest, err = digestOfData(alg, marshalVariable(guid, name, data))
+	return digest, db, err
 }

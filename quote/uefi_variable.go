@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // UEFIVariable is a UEFI_VARIABLE_DATA: a variable as firmware measured it
@@ -28,17 +30,17 @@ func ParseUEFIVariable(data []byte) (UEFIVariable, error) {
 	r := littleEndian("UEFI_VARIABLE_DATA", data)
 	v := UEFIVariable{GUID: r.guid("VariableName")}
 	units := r.length("UnicodeNameLength")
-	size := r.u64("VariableDataLength")
-	v.Name = decodeUTF16(r.bytes(2*units, "UnicodeName"))
-	if r.err == nil && size > uint64(r.left()) {
-		r.fail("VariableDataLength: %d, %d bytes left", size, r.left())
+	size := r.U64("VariableDataLength")
+	v.Name = decodeUTF16(r.Bytes(2*units, "UnicodeName"))
+	if r.Err == nil && size > uint64(r.Left()) {
+		r.Fail("VariableDataLength: %d, %d bytes left", size, r.Left())
 	}
-	v.Data = r.bytes(int(size), "VariableData")
-	v.Size = r.off
-	if r.err == nil && r.left() > maxVariableSlack {
-		r.fail("%d trailing bytes", r.left())
+	v.Data = r.Bytes(int(size), "VariableData")
+	v.Size = r.Off
+	if r.Err == nil && r.Left() > maxVariableSlack {
+		r.Fail("%d trailing bytes", r.Left())
 	}
-	return v, r.err
+	return v, r.Err
 }
 
 // Certificate is an X.509 certificate of a signature database.
@@ -56,7 +58,7 @@ func (c *Certificate) Subject() string {
 	if err != nil {
 		return ""
 	}
-	return printable(x.Subject.String())
+	return wire.Printable(x.Subject.String())
 }
 
 // commonName is a short form of Subject for lines that name several certificates.
@@ -66,9 +68,9 @@ func (c *Certificate) commonName() string {
 		return "unreadable certificate"
 	}
 	if x.Subject.CommonName == "" {
-		return printable(x.Subject.String())
+		return wire.Printable(x.Subject.String())
 	}
-	return printable(x.Subject.CommonName)
+	return wire.Printable(x.Subject.CommonName)
 }
 
 // SignatureDB is what PK, KEK, db, dbx or MokList hold.
@@ -115,27 +117,27 @@ func isHashGUID(g string) bool {
 func ParseSignatureDB(data []byte) (SignatureDB, error) {
 	var db SignatureDB
 	r := littleEndian("EFI_SIGNATURE_LIST", data)
-	for r.err == nil && r.left() > 0 {
+	for r.Err == nil && r.Left() > 0 {
 		kind := r.guid("SignatureType").String()
-		list := r.u32("SignatureListSize")
-		header := r.u32("SignatureHeaderSize")
-		size := r.u32("SignatureSize")
-		if r.err != nil {
+		list := r.U32("SignatureListSize")
+		header := r.U32("SignatureHeaderSize")
+		size := r.U32("SignatureSize")
+		if r.Err != nil {
 			break
 		}
 		// 28 bytes of list header and 16 of owner GUID in every signature.
 		body := int64(list) - 28 - int64(header)
 		if body < 0 || size <= 16 || body%int64(size) != 0 {
-			r.fail("list of %d bytes, header of %d, signatures of %d: sizes do not fit", list, header, size)
+			r.Fail("list of %d bytes, header of %d, signatures of %d: sizes do not fit", list, header, size)
 			break
 		}
-		r.bytes(int(header), "SignatureHeader")
-		sigs := r.bytes(int(body), "Signatures")
+		r.Bytes(int(header), "SignatureHeader")
+		sigs := r.Bytes(int(body), "Signatures")
 		for ; len(sigs) > 0; sigs = sigs[size:] {
 			switch entry := sigs[16:size]; {
 			case kind == guidCertX509 && len(db.Certificates) == maxDBCertificates:
-				r.fail("more than %d certificates", maxDBCertificates)
-				return db, r.err
+				r.Fail("more than %d certificates", maxDBCertificates)
+				return db, r.Err
 			case kind == guidCertX509:
 				db.Certificates = append(db.Certificates, newCertificate(entry))
 			case isHashGUID(kind):
@@ -148,7 +150,7 @@ func ParseSignatureDB(data []byte) (SignatureDB, error) {
 			}
 		}
 	}
-	return db, r.end()
+	return db, r.End()
 }
 
 func newCertificate(der []byte) Certificate {

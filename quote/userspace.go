@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // MaxUserspaceRecords is the most records of systemd's measurement log, which
@@ -188,13 +190,13 @@ func (l *UserspaceLog) Replay(start *Replayed, alg Alg) (*Replayed, error) {
 
 // extendHex returns a new value. A PCR without one starts with zeros or ones.
 func (x *extender) extendHex(old Hex, digest []byte, fromOnes bool) Hex {
-	var pcr [maxDigest]byte
+	var pcr [wire.MaxDigest]byte
 	if fromOnes {
 		pcr = ones
 	}
 	copy(pcr[:], old)
-	x.extend(&pcr, digest)
-	return bytes.Clone(pcr[:x.size])
+	x.Extend(&pcr, digest)
+	return bytes.Clone(pcr[:x.Size])
 }
 
 // Components names every record that went into a PCR.
@@ -214,7 +216,7 @@ func (l *UserspaceLog) Components(alg Alg) []Component {
 		case "":
 			c.set(KindSystem, "userspace: "+e.Text, "")
 		default:
-			c.set(KindSystem, printable(e.Type)+" "+e.Text, "")
+			c.set(KindSystem, wire.Printable(e.Type)+" "+e.Text, "")
 		}
 		switch check {
 		case DataMatches:

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // A text that was measured is shown to its last byte; one that was not is a hint,
@@ -31,8 +33,8 @@ func TestMeasuredTextsAreWhole(t *testing.T) {
 		{"unknown text with a tab", 8, EventIPL, []byte(line + "\t"), line + "\t", "boot loader: " + line + `\u0009`},
 		{"options of a boot entry", 1, EventEFIVariableBoot, marshalVariable(guidGlobalVariable, "Boot0001", option), string(option), "boot entry Boot0001 (Li) with options: " + line},
 		{"control and bidirectional characters", 8, EventIPL, []byte("grub_cmd: linux \x1b[2J\u202e" + line), "linux \x1b[2J\u202e" + line, `GRUB command: linux \u001b[2J\u202e` + line},
-		{"another text than the measured one", 8, EventIPL, []byte("grub_cmd: linux " + line), "linux quiet", "GRUB command: linux " + line[:maxName-len("GRUB command: linux ")+1] + "…"},
-		{"name of a file", 9, EventIPL, []byte(path), "content", "file " + path[:maxName-len("file ")+1] + "…"},
+		{"another text than the measured one", 8, EventIPL, []byte("grub_cmd: linux " + line), "linux quiet", "GRUB command: linux " + line[:wire.MaxName-len("GRUB command: linux ")+1] + "…"},
+		{"name of a file", 9, EventIPL, []byte(path), "content", "file " + path[:wire.MaxName-len("file ")+1] + "…"},
 	} {
 		log := &EventLog{SpecID: l.SpecID, Events: []Event{newEvent(l, tt.pcr, tt.typ, []byte(tt.measured), tt.data)}}
 		c := log.Components(SHA256)[0]
@@ -62,7 +64,7 @@ func TestWholeTextsAreLinear(t *testing.T) {
 		total += len(c.Name) + len(c.Detail)
 	}
 	runtime.ReadMemStats(&after)
-	if most := 6<<20 + 2000*2*maxName; total > most {
+	if most := 6<<20 + 2000*2*wire.MaxName; total > most {
 		t.Errorf("%d bytes of names, at most %d", total, most)
 	}
 	if used := after.TotalAlloc - before.TotalAlloc; used > 128<<20 {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 func (l *layer) noIMA() bool {
@@ -18,21 +19,21 @@ func (l *layer) imaReplay() Check {
 	if len(l.ev.Logs.IMA) == 0 {
 		return notRun("no IMA list in the evidence: %s", l.missing(quote.MissingIMA))
 	}
-	if !slices.Contains(l.covered(), quote.IMAPCR) {
-		return notRun("PCR %d is not in the signed selection", quote.IMAPCR)
+	if !slices.Contains(l.covered(), ima.PCR) {
+		return notRun("PCR %d is not in the signed selection", ima.PCR)
 	}
-	want, start := l.value(quote.IMAPCR), l.imaStart()
-	r, err := quote.ReplayIMA(l.ev.Logs.IMA, l.expect.bank(), want, start)
+	want, start := l.value(ima.PCR), l.imaStart()
+	r, err := ima.Replay(l.ev.Logs.IMA, l.expect.bank(), want, start)
 	switch {
 	case err != nil:
 		return fail("the IMA list is malformed").evidence(err.Error(), "binary_runtime_measurements", "logs.ima")
-	case r.PCR != quote.IMAPCR:
+	case r.PCR != ima.PCR:
 		return l.imaOfAnotherPCR(r.PCR)
 	case r.Matched < 0 && start != nil:
-		return fail("the IMA list does not give PCR %d from what the firmware's log leaves there", quote.IMAPCR).
+		return fail("the IMA list does not give PCR %d from what the firmware's log leaves there", ima.PCR).
 			evidence(fmt.Sprintf("no prefix of %d entries behind %s", r.Total, start), want.String(), "logs.ima, events of PCR 10 in logs.uefi")
 	case r.Matched < 0:
-		return fail("the IMA list does not give PCR %d", quote.IMAPCR).
+		return fail("the IMA list does not give PCR %d", ima.PCR).
 			evidence(fmt.Sprintf("no prefix of %d entries", r.Total), want.String(), "logs.ima")
 	case r.Before58 && !l.expect.AcceptSHA1Padded:
 		return unknown("the kernel is older than 5.8: it extends the %s bank with padded SHA-1 digests, on which nothing rests unless the policy accepts it", l.expect.bank()).
@@ -49,8 +50,8 @@ func (l *layer) imaReplay() Check {
 }
 
 // imaFound says what is worth knowing of a list that gives PCR 10.
-func imaFound(r quote.IMAReplay, kernels int) Check {
-	c := pass("the first %d of %d entries give PCR %d", r.Matched, r.Total, quote.IMAPCR)
+func imaFound(r ima.Replayed, kernels int) Check {
+	c := pass("the first %d of %d entries give PCR %d", r.Matched, r.Total, ima.PCR)
 	if r.Violations > 0 {
 		c.Status = Warn
 		c.Detail += fmt.Sprintf("; %d of them are measurement violations", r.Violations)
@@ -68,8 +69,8 @@ func (l *layer) imaOfAnotherPCR(pcr int) Check {
 	if l.expect.IMA {
 		found = unknown
 	}
-	return found("the IMA list is of PCR %d: %s", pcr, quote.OtherIMAPCR).
-		evidence(fmt.Sprintf("entries of PCR %d", pcr), fmt.Sprintf("entries of PCR %d", quote.IMAPCR), "logs.ima")
+	return found("the IMA list is of PCR %d: %s", pcr, ima.OtherPCR).
+		evidence(fmt.Sprintf("entries of PCR %d", pcr), fmt.Sprintf("entries of PCR %d", ima.PCR), "logs.ima")
 }
 
 // imaStart is what the firmware and boot loaders left in PCR 10, by their log; nil
@@ -78,12 +79,12 @@ func (l *layer) imaStart() quote.Hex {
 	if l.log.replay == nil {
 		return nil
 	}
-	return l.log.replay.PCRs[quote.IMAPCR].Value
+	return l.log.replay.PCRs[ima.PCR].Value
 }
 
 // imaPrefix returns the list's first n entries.
 func imaPrefix(data []byte, n int) []byte {
-	for e, err := range quote.IMAEntries(data) {
+	for e, err := range ima.Entries(data) {
 		if err == nil && e.Index == n {
 			return data[:e.Offset:e.Offset]
 		}
@@ -95,16 +96,16 @@ func imaPrefix(data []byte, n int) []byte {
 // began with a boot aggregate of its own (ima_init.c, ima_init: the list is loaded
 // before the aggregate is added).
 func laterKernels(list []byte) int {
-	if bytes.Count(list, []byte(quote.IMABootAggregate)) < 2 {
+	if bytes.Count(list, []byte(ima.BootAggregateName)) < 2 {
 		return 0 // nearly always, and found faster
 	}
 	entries, kernels := 0, 0
-	for e, err := range quote.IMAEntries(list) {
-		if err != nil || e.PCR != quote.IMAPCR || e.Violation() {
+	for e, err := range ima.Entries(list) {
+		if err != nil || e.PCR != ima.PCR || e.Violation() {
 			continue
 		}
 		f, err := e.Fields()
-		if err == nil && f.Path == quote.IMABootAggregate && entries > 0 {
+		if err == nil && f.Path == ima.BootAggregateName && entries > 0 {
 			kernels++
 		}
 		entries++

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -43,7 +44,7 @@ func TestIMAListsThatProveNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if log, err := verify.ReadLog(b.Guest, quote.SHA256); err != nil || len(log.Records(quote.IMAPCR)) != 0 {
+	if log, err := verify.ReadLog(b.Guest, quote.SHA256); err != nil || len(log.Records(ima.PCR)) != 0 {
 		t.Errorf("events of PCR 10 without the list that goes on from them: %v", err)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // layerLog is the working state of a layer's measurement logs.
@@ -82,7 +83,7 @@ func (l *layer) logReplay() Check {
 		case initial(n, l.value(n)) && l.lastEvent(n) == "none": // systemd began with it after the quote
 		case l.log.userspace == nil && (n == 11 || n == 12 || n == 13 || n == 15):
 			unexplained = append(unexplained, n)
-		case n == quote.IMAPCR && !initial(n, l.value(n)):
+		case n == ima.PCR && !initial(n, l.value(n)):
 		default:
 			return fail("the log does not give the quoted value of PCR %d", n).
 				evidence(p.Value.String(), l.value(n).String(), fmt.Sprintf("%s PCR %d, last event %s", l.log.alg, n, l.lastEvent(n)))
@@ -205,7 +206,7 @@ func (l *layer) logCoverage() Check {
 		switch {
 		case n <= 7:
 			bare = append(bare, n)
-		case n != quote.IMAPCR:
+		case n != ima.PCR:
 			late = append(late, n)
 		}
 	}

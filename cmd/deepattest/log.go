@@ -12,6 +12,7 @@ import (
 	"github.com/deepattest/deepattest/internal/guest"
 	"github.com/deepattest/deepattest/internal/report"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 func (p *program) logCommand() *cli.Command {
@@ -99,7 +100,7 @@ func showLog(data []byte, bank quote.Alg) (*shownLog, error) {
 	switch {
 	case len(data) > 0 && data[0] == 0x1e:
 		return showUserspace(data, bank)
-	case len(data) > 4 && data[0] == quote.IMAPCR && data[1] == 0 && data[2] == 0 && data[3] == 0, quote.IsIMAList(data):
+	case len(data) > 4 && data[0] == ima.PCR && data[1] == 0 && data[2] == 0 && data[3] == 0, ima.IsList(data):
 		return showIMA(data, bank)
 	}
 	return showFirmware(data, bank)
@@ -167,7 +168,7 @@ func showIMA(data []byte, bank quote.Alg) (*shownLog, error) {
 		bank = quote.SHA256
 	}
 	l := &shownLog{Kind: "ima", Bank: bank, PCRs: make(map[int]quote.Hex)}
-	for e, err := range quote.IMAEntries(data) {
+	for e, err := range ima.Entries(data) {
 		if err != nil {
 			return nil, err
 		}
@@ -184,14 +185,14 @@ func showIMA(data []byte, bank quote.Alg) (*shownLog, error) {
 		l.PCRs[e.PCR] = nil
 	}
 	for n := range l.PCRs {
-		value, err := quote.IMAValue(data, bank, n)
+		value, err := ima.Value(data, bank, n)
 		if err != nil {
 			return nil, err
 		}
 		l.PCRs[n] = value
 	}
-	if _, usual := l.PCRs[quote.IMAPCR]; !usual && len(l.Events) > 0 {
-		l.Note = fmt.Sprintf("the list is of PCR %d and not of PCR %d: %s", l.Events[0].PCR, quote.IMAPCR, quote.OtherIMAPCR)
+	if _, usual := l.PCRs[ima.PCR]; !usual && len(l.Events) > 0 {
+		l.Note = fmt.Sprintf("the list is of PCR %d and not of PCR %d: %s", l.Events[0].PCR, ima.PCR, ima.OtherPCR)
 	}
 	return l, nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+
 )
 
 // What `deepattest log` makes of captured logs is what the TPM held at the end of
@@ -28,7 +29,7 @@ func TestLogGivesTheCapturedPCRs(t *testing.T) {
 		want := captured(t, filepath.Join(samples, c.boot), c.bank)
 		for _, file := range []string{"eventlog.bin", "ima.bin"} {
 			if file == "ima.bin" && c.bank == "sha384" {
-				continue // the kernel did not know this hash at that time (quote.ReplayIMA)
+				continue // the kernel did not know this hash at that time (ima.Replay)
 			}
 			code, out, errs := run(t, "log", filepath.Join(samples, c.boot, file), "--bank", c.bank, "-o", "json")
 			if code != 0 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // TestIMAText: the text form of a list gives its binary form, byte for byte.
@@ -55,7 +56,7 @@ func FuzzIMAText(f *testing.F) {
 			return
 		}
 		// What was written is a list that package quote reads to the end.
-		for e, err := range quote.IMAEntries(data) {
+		for e, err := range ima.Entries(data) {
 			if err != nil {
 				t.Fatalf("%q: entry %d: %v", text, e.Index, err)
 			}

@@ -23,17 +23,19 @@ func mayImport(from, to string) bool {
 	case within(from, "cmd", "examples"):
 		return !testOnly(to) || within(from, "examples")
 	case from == "quote":
+		return to == "quote/internal/wire"
+	case from == "quote/internal/wire":
 		return false
 	case within(from, "quote"): // one folder for each foreign format; they do not need each other
-		return to == "quote"
+		return to == "quote" || to == "quote/internal/wire"
 	case from == "verify":
 		return within(to, "quote") || to == "verify/silicon" || to == "verify/cloud"
 	case within(from, "verify"): // one folder for each kind of authority below a vTPM
 		return within(to, "quote")
 	case from == "policy":
-		return to == "quote" || to == "verify" || to == "internal/wording"
+		return to == "quote" || to == "quote/ima" || to == "verify" || to == "internal/wording"
 	case from == "policy/lifecycle":
-		return to == "quote" || to == "verify" || to == "policy" || to == "internal/wording"
+		return to == "quote" || to == "quote/ima" || to == "quote/bootimage" || to == "verify" || to == "policy" || to == "internal/wording"
 	case from == "internal/wording":
 		return false
 	case within(from, "internal/tpm"), from == "internal/roots":
@@ -204,6 +206,15 @@ func TestRuleTable(t *testing.T) {
 		{"quote/nitro", "quote", true},
 		{"quote/nitro", "quote/svsm", false},
 		{"quote", "quote/tdx", false},
+		{"quote", "quote/internal/wire", true},
+		{"quote/internal/wire", "quote", false},
+		{"quote/bootimage", "quote", true},
+		{"quote/ima", "quote/internal/wire", true},
+		{"quote", "quote/ima", false},
+		{"policy", "quote/ima", true},
+		{"quote", "quote/bootimage", false},
+		{"policy", "quote/bootimage", false},
+		{"policy/lifecycle", "quote/bootimage", true},
 		{"verify", "quote", true},
 		{"verify", "verify/silicon", true},
 		{"verify/silicon", "quote/sevsnp", true},

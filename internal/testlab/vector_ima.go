@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // imaVectors are about the kernel's list of measured files.
@@ -19,7 +20,7 @@ func imaVectors() []Vector {
 	attack := func(name, comment string, edit func(list []byte, at []int) []byte) {
 		add(Vector{Name: name, Comment: comment, Flags: []string{"TamperedLog"}, Fails: []string{"*.ima.replay"}}, func(s side) error {
 			var at []int
-			for e, err := range quote.IMAEntries(s.layer().Logs.IMA) {
+			for e, err := range ima.Entries(s.layer().Logs.IMA) {
 				if err != nil {
 					return err
 				}
@@ -79,7 +80,7 @@ func imaVectors() []Vector {
 // padded with zeros, into the SHA-256 bank.
 func imaPaddedVectors() []Vector {
 	var list []Vector
-	padded := func(v Vector, accept bool, digest func(e *quote.IMAEntry) []byte, edit func(list []byte)) {
+	padded := func(v Vector, accept bool, digest func(e *ima.Entry) []byte, edit func(list []byte)) {
 		v.logs = bothLayers
 		list = append(list, both(v, func(s side) error {
 			s.expect().AcceptSHA1Padded = accept
@@ -91,15 +92,15 @@ func imaPaddedVectors() []Vector {
 			return nil
 		})...)
 	}
-	attack := func(name, comment string, digest func(e *quote.IMAEntry) []byte, edit func(list []byte)) {
+	attack := func(name, comment string, digest func(e *ima.Entry) []byte, edit func(list []byte)) {
 		padded(Vector{Name: name, Comment: comment, Flags: []string{"TamperedLog"}, Fails: []string{"*.ima.replay"}}, true, digest, edit)
 	}
-	with := func(filling byte) func(e *quote.IMAEntry) []byte {
-		return func(e *quote.IMAEntry) []byte {
+	with := func(filling byte) func(e *ima.Entry) []byte {
+		return func(e *ima.Entry) []byte {
 			return append(bytes.Clone(e.TemplateHash), bytes.Repeat([]byte{filling}, 12)...)
 		}
 	}
-	own := func(e *quote.IMAEntry) []byte { d := sha256.Sum256(e.Data); return d[:] }
+	own := func(e *ima.Entry) []byte { d := sha256.Sum256(e.Data); return d[:] }
 	padded(Vector{
 		Name: "IMAPadded", Comment: "a kernel before 5.8 extended padded SHA-1 template hashes into the SHA-256 bank", Undecided: []string{"*.ima.replay"},
 	}, false, with(0), nil)
@@ -107,13 +108,13 @@ func imaPaddedVectors() []Vector {
 		Name: "IMAPaddedAccepted", Comment: "a kernel before 5.8, whose padded SHA-1 template hashes the policy accepts", Warns: []string{"*.log.repaired"},
 	}, true, with(0), nil)
 	attack("IMAPaddedWithOther", "SHA-1 template hashes are padded with other bytes than zeros", with(1), nil)
-	attack("IMAPaddedFirst", "the first entry has a padded SHA-1 template hash, the others have SHA-256 digests", func(e *quote.IMAEntry) []byte {
+	attack("IMAPaddedFirst", "the first entry has a padded SHA-1 template hash, the others have SHA-256 digests", func(e *ima.Entry) []byte {
 		if e.Index == 0 {
 			return with(0)(e)
 		}
 		return own(e)
 	}, nil)
-	attack("IMAPaddedLater", "entries behind the first have padded SHA-1 template hashes beside its SHA-256 digest", func(e *quote.IMAEntry) []byte {
+	attack("IMAPaddedLater", "entries behind the first have padded SHA-1 template hashes beside its SHA-256 digest", func(e *ima.Entry) []byte {
 		if e.Index == 0 {
 			return own(e)
 		}
@@ -130,11 +131,11 @@ func imaKernelVectors() []Vector {
 		v.logs = bothLayers
 		list = append(list, both(v, change)...)
 	}
-	own := func(e *quote.IMAEntry) []byte { d := sha256.Sum256(e.Data); return d[:] }
+	own := func(e *ima.Entry) []byte { d := sha256.Sum256(e.Data); return d[:] }
 	add(Vector{
 		Name: "IMAKexec", Comment: "another kernel was started from the running one and took the list over", Warns: []string{"*.ima.replay"},
 	}, func(s side) error {
-		for e, err := range quote.IMAEntries(s.layer().Logs.IMA) {
+		for e, err := range ima.Entries(s.layer().Logs.IMA) {
 			if err != nil {
 				return err
 			}
@@ -150,7 +151,7 @@ func imaKernelVectors() []Vector {
 	add(Vector{
 		Name: "IMAKexecInserted", Comment: "a second boot aggregate that was not measured is put into the list", Flags: []string{"TamperedLog"}, Fails: []string{"*.ima.replay"},
 	}, func(s side) error {
-		l := entry("sha256:\x00"+string(make([]byte, 32)), quote.IMABootAggregate)
+		l := entry("sha256:\x00"+string(make([]byte, 32)), ima.BootAggregateName)
 		s.layer().Logs.IMA = append(l, s.layer().Logs.IMA...)
 		return nil
 	})
@@ -158,14 +159,14 @@ func imaKernelVectors() []Vector {
 		Name: "IMAOtherPCR", Comment: "the kernel was built to measure into PCR 11", Undecided: []string{"*.ima.replay"},
 	}, func(s side) error {
 		l := bytes.Clone(s.layer().Logs.IMA)
-		for e, err := range quote.IMAEntries(l) {
+		for e, err := range ima.Entries(l) {
 			if err != nil {
 				return err
 			}
 			l[e.Offset] = 11
 		}
 		s.layer().Logs.IMA = l
-		return s.boot(func(bank map[int]quote.Hex) { bank[quote.IMAPCR] = make(quote.Hex, 32) })
+		return s.boot(func(bank map[int]quote.Hex) { bank[ima.PCR] = make(quote.Hex, 32) })
 	})
 	add(Vector{
 		Name: "IMATemplateRelabelled", Comment: "an entry names another template, which nothing protects and no digest rests on",
@@ -177,13 +178,13 @@ func imaKernelVectors() []Vector {
 	firmware := func(s side) error {
 		return s.editLog(func(l *logEditor) {
 			text := []byte("measured before IMA starts")
-			l.events = append(l.events, MeasuredText(quote.IMAPCR, quote.EventEFIAction, text, text))
+			l.events = append(l.events, MeasuredText(ima.PCR, quote.EventEFIAction, text, text))
 		})
 	}
 	add(Vector{Name: "IMABehindFirmware", Comment: "the firmware measured something into PCR 10 before IMA started"}, func(s side) error {
 		digest := sha256.Sum256([]byte("measured before IMA starts"))
 		value := extended(make([]byte, 32), digest[:])
-		for e, err := range quote.IMAEntries(s.layer().Logs.IMA) {
+		for e, err := range ima.Entries(s.layer().Logs.IMA) {
 			if err != nil {
 				return err
 			}
@@ -192,7 +193,7 @@ func imaKernelVectors() []Vector {
 		if err := firmware(s); err != nil {
 			return err
 		}
-		return s.boot(func(bank map[int]quote.Hex) { bank[quote.IMAPCR] = value })
+		return s.boot(func(bank map[int]quote.Hex) { bank[ima.PCR] = value })
 	})
 	add(Vector{
 		Name: "IMAFirmwareEventInvented", Comment: "the firmware's log has an event of PCR 10 that was not measured", Flags: []string{"TamperedLog"}, Fails: []string{"*.ima.replay"},
@@ -203,22 +204,22 @@ func imaKernelVectors() []Vector {
 		if err := firmware(s); err != nil {
 			return err
 		}
-		return s.boot(func(bank map[int]quote.Hex) { bank[quote.IMAPCR] = make(quote.Hex, 32) })
+		return s.boot(func(bank map[int]quote.Hex) { bank[ima.PCR] = make(quote.Hex, 32) })
 	})
 	return list
 }
 
 // extendAs starts the machine over with what digests of the list's entries give in PCR
 // 10.
-func (s side) extendAs(digest func(e *quote.IMAEntry) []byte) error {
+func (s side) extendAs(digest func(e *ima.Entry) []byte) error {
 	value := quote.Hex(make([]byte, 32))
-	for e, err := range quote.IMAEntries(s.layer().Logs.IMA) {
+	for e, err := range ima.Entries(s.layer().Logs.IMA) {
 		if err != nil {
 			return err
 		}
 		value = extended(value, digest(&e))
 	}
-	return s.boot(func(bank map[int]quote.Hex) { bank[quote.IMAPCR] = value })
+	return s.boot(func(bank map[int]quote.Hex) { bank[ima.PCR] = value })
 }
 
 // entry makes an entry of the template ima-ng for a file's digest, which begins
@@ -230,7 +231,7 @@ func entry(digest, path string) []byte {
 	data = append(le.AppendUint32(data, uint32(len(digest))), digest...)
 	data = append(le.AppendUint32(data, uint32(len(path)+1)), path...)
 	data = append(data, 0)
-	b := le.AppendUint32(nil, quote.IMAPCR)
+	b := le.AppendUint32(nil, ima.PCR)
 	b = append(b, bytes.Repeat([]byte{1}, 20)...)
 	b = append(le.AppendUint32(b, uint32(len("ima-ng"))), "ima-ng"...)
 	return append(le.AppendUint32(b, uint32(len(data))), data...)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // File is a file as IMA measures it.
@@ -18,7 +19,7 @@ type File struct {
 // over its SHA-256 PCRs as they stand, and then the files. PCR 10 follows.
 func (m *Machine) MeasureFiles(files ...File) error {
 	bank := m.PCRs[quote.SHA256]
-	aggregate, err := quote.BootAggregate(quote.SHA256, bank)
+	aggregate, err := ima.BootAggregate(quote.SHA256, bank)
 	if err != nil {
 		return err
 	}
@@ -31,7 +32,7 @@ func (m *Machine) MeasureFiles(files ...File) error {
 		m.Logs.IMA = append(m.Logs.IMA, e...)
 	}
 	pcr := quote.Hex(make([]byte, 32))
-	for e, err := range quote.IMAEntries(m.Logs.IMA) {
+	for e, err := range ima.Entries(m.Logs.IMA) {
 		switch {
 		case err != nil:
 			return err
@@ -42,6 +43,6 @@ func (m *Machine) MeasureFiles(files ...File) error {
 			pcr = extended(pcr, digest[:])
 		}
 	}
-	bank[quote.IMAPCR] = pcr
+	bank[ima.PCR] = pcr
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -268,7 +269,7 @@ func (x explainer) boots(n int, from *Measured, a []measured) PCRExplanation {
 		return e
 	}
 	b := x.have[n]
-	if n == quote.IMAPCR || !known(a, e.From) || !known(b, e.To) {
+	if n == ima.PCR || !known(a, e.From) || !known(b, e.To) {
 		x.unexplained(&e, "no log explains", b)
 		return e
 	}
@@ -327,7 +328,7 @@ func (m *measured) component() *Component {
 func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) {
 	parts := []string{fmt.Sprintf("%s this value, so no component can be named", side)}
 	switch {
-	case e.PCR == quote.IMAPCR:
+	case e.PCR == ima.PCR:
 		parts = []string{"holds every file that IMA measured, and with its first entry PCRs 0 to 9: compare the files with an ima rule, not by value"}
 	case len(have) == 0 && x.boot.Why != "":
 		parts[0] += " (" + x.boot.Why + ")"
@@ -335,7 +336,7 @@ func (x explainer) unexplained(e *PCRExplanation, side string, have []measured) 
 	if what := wellKnownValue(x.boot.Bank, e.To); what != "" {
 		parts = append(parts, "the value is that of a PCR in which "+what)
 	}
-	if len(have) > 0 && e.PCR != quote.IMAPCR {
+	if len(have) > 0 && e.PCR != ima.PCR {
 		var all []string
 		for _, c := range have[:min(len(have), 6)] {
 			all = append(all, wording.Clip(c.name, policy.MaxText/4))

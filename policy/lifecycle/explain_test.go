@@ -10,6 +10,7 @@ import (
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -139,7 +140,7 @@ func TestExplainNamesWhatWasChanged(t *testing.T) {
 				}
 				want := tt.differ
 				if how != "bundle" { // which the policy leaves out
-					want = slices.DeleteFunc(slices.Clone(want), func(n int) bool { return n == quote.IMAPCR })
+					want = slices.DeleteFunc(slices.Clone(want), func(n int) bool { return n == ima.PCR })
 				}
 				if !slices.Equal(differ, want) {
 					t.Errorf("PCRs %v differ, want %v", differ, want)

@@ -15,13 +15,14 @@ import (
 	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 	"github.com/deepattest/deepattest/verify"
 )
 
 // keylimeIMAPCR and keylimePayloadPCR are the PCRs that Keylime itself uses, and
 // refuses in a tpm_policy: IMA's, and the one that its agent resets for each quote.
 const (
-	keylimeIMAPCR     = quote.IMAPCR
+	keylimeIMAPCR     = ima.PCR
 	keylimePayloadPCR = 16
 	carrierPCR        = 23
 )

@@ -13,6 +13,7 @@ import (
 	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/bootimage"
 	"github.com/deepattest/deepattest/verify"
 )
 
@@ -317,7 +318,7 @@ func (s *stager) only(r Replacement) (edit, error) {
 	return s.named(r)
 }
 
-func (r Replacement) image() (*quote.Image, error) { return quote.ParseImage(r.Data, r.Size) }
+func (r Replacement) image() (*bootimage.Image, error) { return bootimage.ParseImage(r.Data, r.Size) }
 
 func (s *stager) authenticode(r Replacement) (quote.Hex, error) {
 	i, err := r.image()
@@ -362,7 +363,7 @@ func (s *stager) named(r Replacement) (edit, error) {
 	if kindWord(r.Role) == "image" || kindWord(r.Role) == "driver" {
 		digest, err = s.authenticode(r)
 	} else {
-		digest, err = quote.FileDigest(r.Data, r.Size, s.alg)
+		digest, err = bootimage.FileDigest(r.Data, r.Size, s.alg)
 	}
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/deepattest/deepattest/internal/wording"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/bootimage"
 )
 
 // Names that package quote gives components, by which replacements find them.
@@ -81,7 +82,7 @@ func (s *stager) kernel(r Replacement) (edit, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := quote.FileDigest(r.Data, r.Size, s.alg)
+	file, err := bootimage.FileDigest(r.Data, r.Size, s.alg)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +130,7 @@ func (s *stager) grubNames(path, command string) bool {
 
 // initrd replaces the only initrd that GRUB or the firmware loads.
 func (s *stager) initrd(r Replacement) (edit, error) {
-	digest, err := quote.FileDigest(r.Data, r.Size, s.alg)
+	digest, err := bootimage.FileDigest(r.Data, r.Size, s.alg)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +262,7 @@ func (s *stager) rewrite(c *policy.ComponentValue, name string) touch {
 				break
 			}
 		}
-		digest, err := quote.FileDigest(strings.NewReader(name+end), int64(len(name+end)), s.alg)
+		digest, err := bootimage.FileDigest(strings.NewReader(name+end), int64(len(name+end)), s.alg)
 		if err != nil {
 			return nil // no implementation of the bank
 		}

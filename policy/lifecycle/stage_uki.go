@@ -12,13 +12,14 @@ import (
 
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/bootimage"
 )
 
 // newUKI is a profile of a unified kernel image that is to come, in one of the ways
 // in which it can be measured.
 type newUKI struct {
 	*stager
-	profile  *quote.UKIProfile
+	profile  *bootimage.UKIProfile
 	image    quote.Hex               // Authenticode, PCR 4
 	kernel   quote.Hex               // Authenticode of .linux, which firmware measures too with Secure Boot off
 	sections []policy.ComponentValue // PCR 11
@@ -72,7 +73,7 @@ func (s *stager) uki(r Replacement, profile int) ([]choice, error) {
 
 // otherProfile says what a profile that is not staged would give: who boots a
 // machine chooses, and a profile may be one for repair that lets anybody in.
-func (s *stager) otherProfile(p *quote.UKIProfile, chosen int, d digester, sure bool) error {
+func (s *stager) otherProfile(p *bootimage.UKIProfile, chosen int, d digester, sure bool) error {
 	choices, err := s.choices(p, nil, d, sure)
 	if err != nil {
 		return err
@@ -105,13 +106,13 @@ func (d digester) of(content *io.SectionReader) (quote.Hex, error) {
 	if content == nil || d.known[content] != nil {
 		return d.known[content], nil
 	}
-	digest, err := quote.FileDigest(content, content.Size(), d.alg)
+	digest, err := bootimage.FileDigest(content, content.Size(), d.alg)
 	d.known[content] = digest
 	return digest, err
 }
 
 // choices prepares the ways in which a profile can be measured.
-func (s *stager) choices(p *quote.UKIProfile, image quote.Hex, d digester, sure bool) ([]choice, error) {
+func (s *stager) choices(p *bootimage.UKIProfile, image quote.Hex, d digester, sure bool) ([]choice, error) {
 	ways, err := p.Measured()
 	if err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ func (s *stager) choices(p *quote.UKIProfile, image quote.Hex, d digester, sure 
 		return d
 	}
 	inner := p.Section(".linux")
-	if kernel, err := quote.ParseImage(inner, inner.Size()); err == nil && image != nil {
+	if kernel, err := bootimage.ParseImage(inner, inner.Size()); err == nil && image != nil {
 		u.kernel = digest(kernel.Authenticode(s.alg))
 	}
 	if len(p.Handed) == 0 {
@@ -153,7 +154,7 @@ func (s *stager) choices(p *quote.UKIProfile, image quote.Hex, d digester, sure 
 					content.Detail = u.detail
 				}
 				one.sections = append(one.sections,
-					policy.ComponentValue{Name: namePrefixSection + section.Name + nameSectionName, Digest: digest(quote.SectionNameDigest(section.Name, s.alg))}, content)
+					policy.ComponentValue{Name: namePrefixSection + section.Name + nameSectionName, Digest: digest(bootimage.SectionNameDigest(section.Name, s.alg))}, content)
 			}
 		}
 		c := choice{edit: all(one.boot, one.measuredSections, one.number, one.handedOver)}
@@ -232,7 +233,7 @@ func (u *newUKI) measuredSections(n int, list []policy.ComponentValue) ([]policy
 }
 
 func (u *newUKI) bareName(name string) quote.Hex {
-	digest, err := quote.FileDigest(strings.NewReader(name), int64(len(name)), u.alg)
+	digest, err := bootimage.FileDigest(strings.NewReader(name), int64(len(name)), u.alg)
 	if err != nil {
 		return nil // no implementation of the bank
 	}

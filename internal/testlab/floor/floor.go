@@ -12,6 +12,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // Ratio times a function and its floor by turns, so that both meet the same
@@ -110,7 +111,7 @@ func hashes(t testing.TB, logs quote.Logs) func() {
 			data = append(data, e.Data)
 		}
 	}
-	for e, err := range quote.IMAEntries(logs.IMA) {
+	for e, err := range ima.Entries(logs.IMA) {
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/ima"
 )
 
 // edit is something that who is root may do to the logs, or with the TPM.
@@ -228,7 +229,7 @@ func (s *scene) appended() []edit {
 		measured(what, pcr, t, data, d[:])
 	}
 	for pcr := range 16 {
-		if pcr == quote.IMAPCR || !s.edited(pcr) {
+		if pcr == ima.PCR || !s.edited(pcr) {
 			continue
 		}
 		measured("what the policy wants", pcr, quote.EventIPL, []byte("kernel"), wanted[:])

@@ -1,4 +1,7 @@
-package quote
+// Package bootimage reads what a machine boots: PE images and unified kernel images, and
+// the digests that firmware and boot stubs measure of them. That is no evidence; it is
+// what a policy for the next boot is made from.
+package bootimage
 
 import (
 	"cmp"
@@ -8,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+
+	"github.com/deepattest/deepattest/quote"
 )
 
 // MaxImage is the most bytes of a PE image that is read, and MaxImageSections the
@@ -99,7 +104,7 @@ func boundSections(r io.ReaderAt, size int64, header []byte, optional int64) err
 // starts, and that Secure Boot signatures are of (Windows Authenticode Portable
 // Executable Signature Format; PFP 10.2.3): all of the file but the checksum, the
 // entry for certificates and the certificates.
-func (i *Image) Authenticode(alg Alg) (Hex, error) {
+func (i *Image) Authenticode(alg quote.Alg) (quote.Hex, error) {
 	hash, ok := alg.Hash()
 	if !ok {
 		return nil, fmt.Errorf("Authenticode digest: no implementation of %s", alg)
@@ -135,7 +140,7 @@ func (i *Image) Authenticode(alg Alg) (Hex, error) {
 
 // FileDigest returns the digest of the whole file, which is what GRUB measures of
 // a file that it reads.
-func FileDigest(r io.ReaderAt, size int64, alg Alg) (Hex, error) {
+func FileDigest(r io.ReaderAt, size int64, alg quote.Alg) (quote.Hex, error) {
 	hash, ok := alg.Hash()
 	if !ok {
 		return nil, fmt.Errorf("digest of a file: no implementation of %s", alg)

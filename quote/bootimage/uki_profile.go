@@ -1,4 +1,4 @@
-package quote
+package bootimage
 
 import (
 	"debug/pe"
@@ -6,6 +6,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
 // Limits of a unified kernel image: profiles as systemd has it (UNIFIED_PROFILES_MAX
@@ -191,7 +193,7 @@ func (p *UKIProfile) readID() string {
 	}
 	for line := range strings.Lines(string(text)) {
 		if id, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {
-			return printable(strings.Trim(id, `"'`))
+			return wire.Printable(strings.Trim(id, `"'`))
 		}
 	}
 	return ""

@@ -1,22 +1,25 @@
-package quote
+package ima
 
 import (
 	"bytes"
 	"fmt"
 	"strings"
+
+	"github.com/deepattest/deepattest/quote"
+	"github.com/deepattest/deepattest/quote/internal/wire"
 )
 
-// IMAFields are the fields of an entry's template data
+// Fields are the fields of an entry's template data
 // (Documentation/security/IMA-templates.rst) that are read here; those of evm-sig
 // about the inode are not.
-type IMAFields struct {
-	Alg       string // of the file's digest, as the kernel names it: "sha256"
-	Digest    Hex    // of the file's content
-	Verity    bool   // Digest is an fs-verity digest
-	Path      string // or "boot_aggregate", or the name of a measured buffer; not made printable
-	Signature []byte // the file's IMA signature, if any; not verified
-	Buffer    []byte // the measured buffer of an "ima-buf" entry
-	Modsig    []byte // an appended module signature
+type Fields struct {
+	Alg       string    // of the file's digest, as the kernel names it: "sha256"
+	Digest    quote.Hex // of the file's content
+	Verity    bool      // Digest is an fs-verity digest
+	Path      string    // or "boot_aggregate", or the name of a measured buffer; not made printable
+	Signature []byte    // the file's IMA signature, if any; not verified
+	Buffer    []byte    // the measured buffer of an "ima-buf" entry
+	Modsig    []byte    // an appended module signature
 }
 
 // templateFormat returns the fields of a template, which the kernel names by a word
@@ -24,7 +27,7 @@ type IMAFields struct {
 // builtin_templates; ima_fs.c, ima_measurements_show).
 func templateFormat(name string) (format string, known bool) {
 	switch name {
-	case imaOld:
+	case oldTemplate:
 		return "d|n", true // in a form of its own
 	case "ima-ng":
 		return "d-ng|n-ng", true
@@ -81,20 +84,20 @@ func fieldKind(id string) kindOfField {
 // values of extended attributes) hold what the file's owner likes. And neither reads
 // as the other, nor one kind of digest as another: a digest goes on behind its first
 // NUL, a name ends there, and no algorithm's name has a colon.
-func (e *IMAEntry) Fields() (IMAFields, error) {
-	if e.Template == imaOld {
+func (e *Entry) Fields() (Fields, error) {
+	if e.Template == oldTemplate {
 		if bytes.IndexByte(e.oldName, 0) >= 0 { // the data of another template, hashed as this one's
-			return IMAFields{}, fmt.Errorf("IMA entry %d: IMA template ima: file name with a NUL: it is of a newer template", e.Index)
+			return Fields{}, fmt.Errorf("IMA entry %d: IMA template ima: file name with a NUL: it is of a newer template", e.Index)
 		}
-		return IMAFields{Alg: "sha1", Digest: e.Data, Path: string(e.oldName)}, nil
+		return Fields{Alg: "sha1", Digest: e.Data, Path: string(e.oldName)}, nil
 	}
 	format, known := templateFormat(e.Template)
 	if !known {
-		return IMAFields{}, fmt.Errorf("IMA entry %d: template %q is not known: want ima, ima-ng, ima-sig, ima-ngv2, ima-sigv2, ima-buf, ima-modsig, evm-sig or fields as in d-ng|n-ng|sig",
-			e.Index, printable(e.Template))
+		return Fields{}, fmt.Errorf("IMA entry %d: template %q is not known: want ima, ima-ng, ima-sig, ima-ngv2, ima-sigv2, ima-buf, ima-modsig, evm-sig or fields as in d-ng|n-ng|sig",
+			e.Index, wire.Printable(e.Template))
 	}
-	r := littleEndian("IMA template "+e.Template, e.Data)
-	var f IMAFields
+	r := newReader("IMA template "+e.Template, e.Data)
+	var f Fields
 	n, digest, name := 0, false, false
 	for id := range strings.SplitSeq(format, "|") {
 		switch kind := fieldKind(id); {
@@ -105,31 +108,31 @@ func (e *IMAEntry) Fields() (IMAFields, error) {
 			name = true
 			f.name(r)
 		case n < 2 || kind != furtherField:
-			r.fail("%q: want a digest and a file name in the first two fields, and nowhere else", printable(format))
+			r.Fail("%q: want a digest and a file name in the first two fields, and nowhere else", wire.Printable(format))
 		default:
 			f.further(r, id)
 		}
 		n++
 	}
 	if n < 2 {
-		r.fail("%q: want a digest and a file name", printable(format))
+		r.Fail("%q: want a digest and a file name", wire.Printable(format))
 	}
-	if err := r.end(); err != nil {
-		return IMAFields{}, fmt.Errorf("IMA entry %d: %w", e.Index, err)
+	if err := r.End(); err != nil {
+		return Fields{}, fmt.Errorf("IMA entry %d: %w", e.Index, err)
 	}
 	return f, nil
 }
 
 // digest reads a field "d", the bare digest of the first template, "d-ng",
 // "sha256:" NUL digest, or "d-ngv2", "verity:sha256:" NUL digest.
-func (f *IMAFields) digest(r *reader, id string) {
-	field := r.imaSized(len(r.b), "digest")
-	if r.err != nil {
+func (f *Fields) digest(r *reader, id string) {
+	field := r.sized32(r.Off+r.Left(), "digest")
+	if r.Err != nil {
 		return
 	}
 	if id == "d" {
-		if len(field) != SHA1.Size() {
-			r.fail("digest of %d bytes, want %d (SHA-1)", len(field), SHA1.Size())
+		if len(field) != quote.SHA1.Size() {
+			r.Fail("digest of %d bytes, want %d (SHA-1)", len(field), quote.SHA1.Size())
 		}
 		f.Alg, f.Digest = "sha1", field
 		return
@@ -142,12 +145,12 @@ func (f *IMAFields) digest(r *reader, id string) {
 		label = alg
 	}
 	if !ok || !isAlgName(label) || len(digest) == 0 {
-		r.fail("digest field does not begin with an algorithm")
+		r.Fail("digest field does not begin with an algorithm")
 		return
 	}
 	f.Alg, f.Digest = string(label), digest
-	if alg, err := ParseAlg(f.Alg); err == nil && len(digest) != alg.Size() {
-		r.fail("%s digest of %d bytes", alg, len(digest))
+	if alg, err := quote.ParseAlg(f.Alg); err == nil && len(digest) != alg.Size() {
+		r.Fail("%s digest of %d bytes", alg, len(digest))
 	}
 }
 
@@ -162,19 +165,19 @@ func isAlgName(label []byte) bool {
 }
 
 // name reads a field "n" or "n-ng".
-func (f *IMAFields) name(r *reader) {
-	name := r.imaSized(len(r.b), "file name")
-	if r.err == nil && (len(name) == 0 || bytes.IndexByte(name, 0) != len(name)-1) {
-		r.fail("file name does not end in its only NUL")
+func (f *Fields) name(r *reader) {
+	name := r.sized32(r.Off+r.Left(), "file name")
+	if r.Err == nil && (len(name) == 0 || bytes.IndexByte(name, 0) != len(name)-1) {
+		r.Fail("file name does not end in its only NUL")
 		return
 	}
 	f.Path = cString(name)
 }
 
 // further reads any other field. Those of numbers are empty where there is no file.
-func (f *IMAFields) further(r *reader, id string) {
-	field := r.imaSized(len(r.b), id)
-	if r.err != nil {
+func (f *Fields) further(r *reader, id string) {
+	field := r.sized32(r.Off+r.Left(), id)
+	if r.Err != nil {
 		return
 	}
 	good := true
@@ -193,7 +196,7 @@ func (f *IMAFields) further(r *reader, id string) {
 		good = len(field)%4 == 0
 	}
 	if !good {
-		r.fail("%s of %d bytes", id, len(field))
+		r.Fail("%s of %d bytes", id, len(field))
 	}
 }
 
@@ -205,23 +208,23 @@ func cString(b []byte) string {
 // BootAggregate is the digest that IMA's first entry holds: the hash over PCRs 0
 // to 9 of a bank, which ties the list to the boot before it; SHA-1 took PCRs 0
 // to 7 only (ima_crypto.c, ima_calc_boot_aggregate_tfm).
-func BootAggregate(alg Alg, values map[int]Hex) (Hex, error) {
+func BootAggregate(alg quote.Alg, values map[int]quote.Hex) (quote.Hex, error) {
 	x, err := newExtender(alg)
 	if err != nil {
 		return nil, fmt.Errorf("boot aggregate: %w", err)
 	}
 	last := 9
-	if alg == SHA1 {
+	if alg == quote.SHA1 {
 		last = 7
 	}
 	var all []byte
 	for n := 0; n <= last; n++ {
-		if len(values[n]) != x.size {
-			return nil, fmt.Errorf("boot aggregate: %s PCR %d: %d bytes, want %d", alg, n, len(values[n]), x.size)
+		if len(values[n]) != x.Size {
+			return nil, fmt.Errorf("boot aggregate: %s PCR %d: %d bytes, want %d", alg, n, len(values[n]), x.Size)
 		}
 		all = append(all, values[n]...)
 	}
-	var out [maxDigest]byte
-	x.sum(&out, all)
-	return bytes.Clone(out[:x.size]), nil
+	var out [wire.MaxDigest]byte
+	x.Sum(&out, all)
+	return bytes.Clone(out[:x.Size]), nil
 }
