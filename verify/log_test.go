@@ -140,7 +140,7 @@ func TestNameIsThatOfThePinnedKey(t *testing.T) {
 	} {
 		opts := pinned.options
 		opts.Anchors.Guests = append(slices.Clone(opts.Anchors.Guests), pin)
-		r := report(t, vector{VectorTest: pinned.VectorTest, bundle: pinned.bundle, options: opts})
+		r := report(t, vector{Test: pinned.Test, bundle: pinned.bundle, options: opts})
 		if r.Guest() == nil || r.Guest().Name != pinned.options.Anchors.Guests[0].Name {
 			t.Errorf("with %s pin the guest is %+v", name, r.Guest())
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/internal/testlab/vectors"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -21,7 +22,7 @@ const vectorDir = "testdata/vectors"
 
 // vector is a test of the index with its bundle and options.
 type vector struct {
-	testlab.VectorTest
+	vectors.Test
 	bundle  []byte
 	options verify.Options
 }
@@ -32,7 +33,7 @@ func readVectors(t testing.TB) []vector {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var x testlab.Index
+	var x vectors.Index
 	if err := json.Unmarshal(data, &x); err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +42,7 @@ func readVectors(t testing.TB) []vector {
 	}
 	var list []vector
 	for _, test := range x.Tests {
-		v := vector{VectorTest: test}
+		v := vector{Test: test}
 		if v.bundle, err = os.ReadFile(filepath.Join(vectorDir, test.Name+".json")); err != nil {
 			t.Fatal(err)
 		}
@@ -78,9 +79,9 @@ func TestVectors(t *testing.T) {
 	for _, v := range readVectors(t) {
 		t.Run(v.Name, func(t *testing.T) {
 			r := report(t, v)
-			got := v.VectorTest
+			got := v.Test
 			got.Outcome(r)
-			if diff := cmp.Diff(v.VectorTest, got); diff != "" {
+			if diff := cmp.Diff(v.Test, got); diff != "" {
 				t.Errorf("outcome (-want +got):\n%s", diff)
 			}
 			for _, c := range r.Checks {
@@ -94,7 +95,7 @@ func TestVectors(t *testing.T) {
 
 // TestVectorsAreThoseOfTestlab: the files are what the generator writes today.
 func TestVectorsAreThoseOfTestlab(t *testing.T) {
-	files, err := testlab.Files()
+	files, err := vectors.Files()
 	if err != nil {
 		t.Fatal(err)
 	}

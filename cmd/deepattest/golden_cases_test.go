@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/deepattest/deepattest/internal/report"
-	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/internal/testlab/vectors"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/policy/lifecycle"
 	"github.com/deepattest/deepattest/quote"
@@ -105,7 +105,7 @@ func goldenVectors(t *testing.T) (list []goldenVector) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var x testlab.Index
+	var x vectors.Index
 	if err := json.Unmarshal(data, &x); err != nil {
 		t.Fatal(err)
 	}

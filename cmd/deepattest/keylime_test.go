@@ -20,7 +20,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/guest"
 	"github.com/deepattest/deepattest/internal/keylime"
-	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/quote"
 )
@@ -59,11 +59,11 @@ func playKeylime(ts *testscript.TestScript, neg bool, args []string) {
 	case "start":
 		startKeylime(ts, b)
 	case "mode":
-		k.Set(func(o *testlab.KeylimeOptions) { o.Pull = arg(1) == "pull" })
+		k.Set(func(o *keylimelab.Options) { o.Pull = arg(1) == "pull" })
 	case "clock":
 		ahead, err := time.ParseDuration(arg(1))
 		ts.Check(err)
-		k.Set(func(o *testlab.KeylimeOptions) { o.Now = func() time.Time { return time.Now().Add(ahead) } })
+		k.Set(func(o *keylimelab.Options) { o.Now = func() time.Time { return time.Now().Add(ahead) } })
 	case "status":
 		s, err := b.admin.Status(b.t.Context(), arg(1))
 		ts.Check(err)
@@ -126,7 +126,7 @@ func startKeylime(ts *testscript.TestScript, b *bench) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	ts.Check(err)
 	b.documents = public
-	b.keylime, err = testlab.StartKeylime(testlab.KeylimeOptions{Plugin: []crypto.PublicKey{public}})
+	b.keylime, err = keylimelab.Start(keylimelab.Options{Plugin: []crypto.PublicKey{public}})
 	ts.Check(err)
 	ts.Defer(b.keylime.Close)
 	ts.Setenv("REGISTRAR", b.keylime.RegistrarURL)
@@ -159,7 +159,7 @@ func startKeylime(ts *testscript.TestScript, b *bench) {
 // hostAgent registers a hypervisor's TPM, and quotes it for whoever has a certificate of
 // the installation. The TPM is open while it is used only: swtpm serves one at a time.
 func hostAgent(ts *testscript.TestScript, b *bench, name, address string) {
-	data, err := testlab.AgentData(address)
+	data, err := keylimelab.AgentData(address)
 	ts.Check(err)
 	ts.Check(os.WriteFile(ts.MkAbs(name+".data"), data, 0o600))
 	key, err := keylime.ReadAgentData(data)
@@ -180,7 +180,7 @@ func hostAgent(ts *testscript.TestScript, b *bench, name, address string) {
 		}
 		return f(t, ek, ak)
 	}
-	agent, err := testlab.StartKeylimeAgent(b.keylime, func(ctx context.Context, nonce string, pcrs []int) (out testlab.AgentAnswer, err error) {
+	agent, err := keylimelab.StartAgent(b.keylime, func(ctx context.Context, nonce string, pcrs []int) (out keylimelab.AgentAnswer, err error) {
 		err = withKeys(ctx, func(t *tpm.TPM, _ *tpm.EK, ak *tpm.AK) error {
 			q, values, err := guest.QuotePCRs(ctx, t, ak, []byte(nonce), quote.Selection{{Alg: quote.SHA256, PCRs: pcrs}})
 			out.Quote = keylime.QuoteString{Quote: q, Bank: quote.SHA256, PCRs: values}.String()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 )
 
 // TestScripts runs testdata/*.txtar against the program. Beside the commands of
@@ -63,7 +64,7 @@ type bench struct {
 	services map[string]*service
 	proxies  map[string]*proxy
 
-	keylime   *testlab.Keylime // nil before `keylime start`
+	keylime   *keylimelab.Installation // nil before `keylime start`
 	admin     *keylime.Verifier
 	documents crypto.PublicKey // of the verdict documents
 }

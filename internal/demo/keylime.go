@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/deepattest/deepattest/internal/keylime"
-	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
@@ -30,7 +30,7 @@ type KeylimeStep struct {
 
 // Keylime plays a guest that reports to a Keylime installation: it registers, is
 // enrolled, and pushes a good verdict, one after a boot with another kernel command
-// line, and none at all. The installation is a fake (see testlab.Keylime), the verdicts
+// line, and none at all. The installation is a fake (see keylimelab.Installation), the verdicts
 // and the TPMs' signatures are not. Options.Out and Text are not used. The error is
 // ErrMissed when a status is not the one that has to come.
 func Keylime(ctx context.Context, o Options) ([]KeylimeStep, error) {
@@ -60,7 +60,7 @@ type keylimeShow struct {
 	dir   string
 	steps []KeylimeStep
 
-	fake      *testlab.Keylime
+	fake      *keylimelab.Installation
 	registrar *keylime.Registrar // the guest's
 	verifier  *keylime.Verifier  // the guest's
 	records   *keylime.Registrar // the administrator's
@@ -116,7 +116,7 @@ func (d *keylimeShow) install(context.Context) error {
 		return err
 	}
 	d.key = private
-	if d.fake, err = testlab.StartKeylime(testlab.KeylimeOptions{Plugin: []crypto.PublicKey{public}}); err != nil {
+	if d.fake, err = keylimelab.Start(keylimelab.Options{Plugin: []crypto.PublicKey{public}}); err != nil {
 		return err
 	}
 	o := keylime.Options{RootCAs: d.fake.Roots(), Timeout: 30 * time.Second}
@@ -361,12 +361,12 @@ func (d *keylimeShow) away(ctx context.Context) error {
 		guest, admin, status, err = d.send(ctx, r, true)
 		return err
 	}
-	d.fake.Set(func(o *testlab.KeylimeOptions) { o.Pull = true })
+	d.fake.Set(func(o *keylimelab.Options) { o.Pull = true })
 	_, refusal := spool.Deliver(ctx, deliver)
 	if !errors.Is(refusal, keylime.ErrPullMode) {
 		return fmt.Errorf("%w: a verifier in pull mode: %w", ErrMissed, refusal)
 	}
-	d.fake.Set(func(o *testlab.KeylimeOptions) { o.Pull = false })
+	d.fake.Set(func(o *keylimelab.Options) { o.Pull = false })
 	late = time.Minute
 	for range 2 { // the second time there is nothing left to deliver
 		if _, err := spool.Deliver(ctx, deliver); err != nil {

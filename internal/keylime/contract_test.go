@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"github.com/deepattest/deepattest/internal/keylime"
-	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/policy/lifecycle"
@@ -424,9 +424,9 @@ func TestRecordedAnswers(t *testing.T) {
 // recorded exchanges. So what holds against the fake was once said by a real Keylime.
 func TestRequests(t *testing.T) {
 	d, key := newVTPM(t, tpm.RSA2048), documentKey(t)
-	s := newSite(t, testlab.KeylimeOptions{Plugin: []crypto.PublicKey{key.Public()}})
-	var seen []testlab.Exchange
-	s.Observe(func(e testlab.Exchange) { seen = append(seen, e) })
+	s := newSite(t, keylimelab.Options{Plugin: []crypto.PublicKey{key.Public()}})
+	var seen []keylimelab.Exchange
+	s.Observe(func(e keylimelab.Exchange) { seen = append(seen, e) })
 	must(t, keylime.ClearCarrier(t.Context(), d))
 
 	// The same things happen that were recorded, refusals included.
@@ -465,7 +465,7 @@ func TestRequests(t *testing.T) {
 	refused("another TPM", err)
 	_, _, err = s.registrar.Register(ctx, "mismatch", keylime.Registration{EK: d.ek.Public, AK: d.ak.Public, EKCert: must2(other.EKCertificate(ctx, other.ek)).Trimmed()})
 	refused("a certificate for another key", err)
-	s.Set(func(o *testlab.KeylimeOptions) { o.Interval = time.Hour })
+	s.Set(func(o *keylimelab.Options) { o.Interval = time.Hour })
 	refused("an early attestation", push(agentID, nil))
 
 	byRoute := map[string][]*exchange{}

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/deepattest/deepattest/internal/keylime"
-	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/policy/lifecycle"
@@ -47,7 +47,7 @@ func (d *vtpm) guestPolicy(t *testing.T) *policy.Policy {
 // TestEnrol: an administrator enrols with our policy, the guest's key is checked, and
 // the agent then passes.
 func TestEnrol(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	ctx := t.Context()
 	must(t, s.registrar.RegisterTPM(ctx, agentID, d, d.ek, d.ak))
 	e := keylime.Enrolment{ID: agentID, Policy: d.guestPolicy(t), Carry: true, Files: true, Anchors: d.anchors(t), Now: time.Now()}
@@ -77,7 +77,7 @@ func TestEnrol(t *testing.T) {
 
 	// An agent of the plug-in does not pass without a verdict.
 	key := documentKey(t)
-	s.Set(func(o *testlab.KeylimeOptions) { o.Plugin = []crypto.PublicKey{key.Public()} })
+	s.Set(func(o *keylimelab.Options) { o.Plugin = []crypto.PublicKey{key.Public()} })
 	strict := e
 	strict.Plugin, strict.Replace, strict.Carry = true, true, false
 	for _, c := range []struct {
@@ -92,7 +92,7 @@ func TestEnrol(t *testing.T) {
 			t.Errorf("status %s, want %s", st.Status, c.want)
 		}
 	}
-	s.Set(func(o *testlab.KeylimeOptions) { o.Plugin = nil })
+	s.Set(func(o *keylimelab.Options) { o.Plugin = nil })
 
 	if _, err := keylime.Enrol(ctx, s.records, s.admin, e); err == nil || !strings.Contains(err.Error(), "enrolled already") {
 		t.Errorf("twice: %v", err)
@@ -123,7 +123,7 @@ func TestEnrol(t *testing.T) {
 	if _, err := keylime.Enrol(ctx, s.records, s.admin, e); !errors.Is(err, lifecycle.ErrNoPCRs) {
 		t.Errorf("policy without PCRs: %v", err)
 	}
-	s.Set(func(o *testlab.KeylimeOptions) { o.Pull = true })
+	s.Set(func(o *keylimelab.Options) { o.Pull = true })
 	e.Policy = d.guestPolicy(t)
 	if _, err := keylime.Enrol(ctx, s.records, s.admin, e); !errors.Is(err, keylime.ErrPullMode) {
 		t.Errorf("pull mode: %v", err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/policy/lifecycle"
@@ -127,21 +128,21 @@ func must(t testing.TB, err error) {
 
 // site is a fake installation with clients for the guest and for an administrator.
 type site struct {
-	*testlab.Keylime
+	*keylimelab.Installation
 	registrar *keylime.Registrar // the guest's, over http
 	verifier  *keylime.Verifier  // the guest's: no certificate of its own
 	records   *keylime.Registrar // the administrator's
 	admin     *keylime.Verifier
 }
 
-func newSite(t testing.TB, o testlab.KeylimeOptions) *site {
+func newSite(t testing.TB, o keylimelab.Options) *site {
 	t.Helper()
-	k, err := testlab.StartKeylime(o)
+	k, err := keylimelab.Start(o)
 	must(t, err)
 	t.Cleanup(k.Close)
 	cert, err := k.Admin(time.Hour)
 	must(t, err)
-	s := &site{Keylime: k}
+	s := &site{Installation: k}
 	s.connect(t, k.RegistrarURL, k.AdminURL, k.VerifierURL, keylime.Options{RootCAs: k.Roots(), Timeout: 20 * time.Second}, cert)
 	return s
 }

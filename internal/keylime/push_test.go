@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/deepattest/deepattest/internal/keylime"
-	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/policy/lifecycle"
@@ -21,7 +21,7 @@ import (
 
 // TestPush: a guest registers, is enrolled and attests.
 func TestPush(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	s.enrol(t, d, agentID, nil)
 	r, err := s.agent(d, agentID).Push(t.Context(), keylime.Push{BootTime: booted})
 	must(t, err)
@@ -43,7 +43,7 @@ func TestPush(t *testing.T) {
 // TestPushCosts: 5 requests and 4 TPM commands at most, whatever is carried along.
 func TestPushCosts(t *testing.T) {
 	d, key := newVTPM(t, tpm.RSA2048), documentKey(t)
-	s := newSite(t, testlab.KeylimeOptions{Plugin: []crypto.PublicKey{key.Public()}})
+	s := newSite(t, keylimelab.Options{Plugin: []crypto.PublicKey{key.Public()}})
 	good := result(policy.Trusted)
 	carrier, err := keylime.NewCarrier(good)
 	must(t, err)
@@ -81,7 +81,7 @@ func TestPushCosts(t *testing.T) {
 
 // TestPushStaleKnownValues: values that are known and wrong are read again.
 func TestPushStaleKnownValues(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	known, err := d.ReadPCRs(t.Context(), quote.Selection{{Alg: quote.SHA256, PCRs: []int{0, 7}}})
 	must(t, err)
 	must(t, d.Extend(t.Context(), 7, map[quote.Alg][]byte{quote.SHA256: bytes.Repeat([]byte{1}, 32)}))
@@ -96,7 +96,7 @@ func TestPushStaleKnownValues(t *testing.T) {
 // TestCarrier: the PCR tells a trusted verdict from none, and no other verdict can
 // be put into it.
 func TestCarrier(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	good := result(policy.Trusted)
 	value := keylime.CarrierValue(good.Policy.Digest)
 	must(t, keylime.ClearCarrier(t.Context(), d))
@@ -146,7 +146,7 @@ func TestCarrier(t *testing.T) {
 // bad verdict, a wrong key, an old date and another agent's document.
 func TestDocument(t *testing.T) {
 	d, key := newVTPM(t, tpm.RSA2048), documentKey(t)
-	s := newSite(t, testlab.KeylimeOptions{Plugin: []crypto.PublicKey{key.Public()}})
+	s := newSite(t, keylimelab.Options{Plugin: []crypto.PublicKey{key.Public()}})
 	old := func([]byte) ([]byte, error) {
 		doc, err := keylime.NewDocument(result(policy.Trusted), "old", nil, time.Now().Add(-time.Hour))
 		must(t, err)
@@ -182,7 +182,7 @@ func TestDocument(t *testing.T) {
 		t.Errorf("document %+v in attestation %s", doc, at.Evaluation)
 	}
 	// A verifier without the plug-in does not ask for it, and that is no failure.
-	s.Set(func(o *testlab.KeylimeOptions) { o.Plugin = nil })
+	s.Set(func(o *keylimelab.Options) { o.Plugin = nil })
 	s.enrol(t, d, "noplugin", nil)
 	r, err := s.agent(d, "noplugin").Push(t.Context(), keylime.Push{BootTime: booted, Document: document(result(policy.Trusted), "noplugin", key)})
 	must(t, err)
@@ -193,7 +193,7 @@ func TestDocument(t *testing.T) {
 
 // TestExactlyOnce: an answer that got lost does not make a second attestation.
 func TestExactlyOnce(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	s.enrol(t, d, agentID, nil)
 	cut := 0
 	s.Interrupt(func(method, path string) bool {
@@ -213,7 +213,7 @@ func TestExactlyOnce(t *testing.T) {
 // TestRetryAfter: a verifier that asks to come back later is obeyed, within the
 // deadline and not beyond it.
 func TestRetryAfter(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{Interval: time.Second})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{Interval: time.Second})
 	s.enrol(t, d, agentID, nil)
 	push := func(ctx context.Context) error {
 		_, err := s.agent(d, agentID).Push(ctx, keylime.Push{BootTime: booted})
@@ -228,14 +228,14 @@ func TestRetryAfter(t *testing.T) {
 	if st := status(t, s.admin, agentID); st.Count != 2 {
 		t.Errorf("%d attestations", st.Count)
 	}
-	s.Set(func(o *testlab.KeylimeOptions) { o.Interval = time.Hour })
+	s.Set(func(o *keylimelab.Options) { o.Interval = time.Hour })
 	err := push(t.Context())
 	var e *keylime.Error
 	if !errors.As(err, &e) || e.Status != http.StatusTooManyRequests || e.Code != "premature_attestation" || e.RetryAfter < time.Minute {
 		t.Errorf("error %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	s.Set(func(o *testlab.KeylimeOptions) { o.Interval = 5 * time.Second })
+	s.Set(func(o *keylimelab.Options) { o.Interval = 5 * time.Second })
 	time.AfterFunc(100*time.Millisecond, cancel)
 	if err := push(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled while waiting: %v", err)
@@ -246,15 +246,15 @@ func TestRetryAfter(t *testing.T) {
 func TestExpiry(t *testing.T) {
 	d := newVTPM(t, tpm.RSA2048)
 	now := time.Now()
-	s := newSite(t, testlab.KeylimeOptions{Now: func() time.Time { return now }})
+	s := newSite(t, keylimelab.Options{Now: func() time.Time { return now }})
 	s.enrol(t, d, agentID, nil)
 	late := func(by time.Duration) func([]byte) ([]byte, error) {
 		return func([]byte) ([]byte, error) {
-			s.Set(func(o *testlab.KeylimeOptions) { o.Now = func() time.Time { return now.Add(by) } })
+			s.Set(func(o *keylimelab.Options) { o.Now = func() time.Time { return now.Add(by) } })
 			return []byte("{}"), nil
 		}
 	}
-	s.Set(func(o *testlab.KeylimeOptions) { o.Plugin = []crypto.PublicKey{documentKey(t).Public()} })
+	s.Set(func(o *keylimelab.Options) { o.Plugin = []crypto.PublicKey{documentKey(t).Public()} })
 	for _, c := range []struct {
 		by   time.Duration
 		want string
@@ -280,11 +280,11 @@ func (s *slowTPM) Certify(ctx context.Context, object tpm.SigningKey, ak *tpm.AK
 // TestSessionExpiry: a proof that came too late is not accepted, and pushing again is.
 func TestSessionExpiry(t *testing.T) {
 	d, now := newVTPM(t, tpm.RSA2048), time.Now()
-	s := newSite(t, testlab.KeylimeOptions{Now: func() time.Time { return now }})
+	s := newSite(t, keylimelab.Options{Now: func() time.Time { return now }})
 	s.enrol(t, d, agentID, nil)
 	a := s.agent(d, agentID)
 	a.TPM = &slowTPM{d, func() {
-		s.Set(func(o *testlab.KeylimeOptions) { o.Now = func() time.Time { return now.Add(61 * time.Second) } })
+		s.Set(func(o *keylimelab.Options) { o.Now = func() time.Time { return now.Add(61 * time.Second) } })
 	}}
 	if _, err := a.Push(t.Context(), keylime.Push{BootTime: booted}); !errors.Is(err, keylime.ErrNotEnrolled) {
 		t.Errorf("a late proof: %v", err)
@@ -296,7 +296,7 @@ func TestSessionExpiry(t *testing.T) {
 // TestSessionLimit: a verifier that has seen too many sessions of an agent says when to
 // come back, and that is after the deadline.
 func TestSessionLimit(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	s.enrol(t, d, agentID, nil)
 	var err error
 	for range 20 {
@@ -312,10 +312,10 @@ func TestSessionLimit(t *testing.T) {
 
 // TestRefusals: every mistake has a message of its own that says who must act.
 func TestRefusals(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	foreigner := newOtherVTPM(t)
 	ctx := t.Context()
-	other, err := testlab.StartKeylime(testlab.KeylimeOptions{})
+	other, err := keylimelab.Start(keylimelab.Options{})
 	must(t, err)
 	t.Cleanup(other.Close)
 	expired, err := s.Admin(-time.Minute)
@@ -352,8 +352,8 @@ func TestRefusals(t *testing.T) {
 			return err
 		}, nil, []string{"Keylime administrator: ", "client certificate", "trusted_client_ca"}},
 		{"pull mode", func() error {
-			s.Set(func(o *testlab.KeylimeOptions) { o.Pull = true })
-			defer s.Set(func(o *testlab.KeylimeOptions) { o.Pull = false })
+			s.Set(func(o *keylimelab.Options) { o.Pull = true })
+			defer s.Set(func(o *keylimelab.Options) { o.Pull = false })
 			return push(s.verifier, keylime.Push{})
 		}, keylime.ErrPullMode, []string{"Keylime administrator: ", "mode = push"}},
 		{"not enrolled", func() error { return push(s.verifier, keylime.Push{}) }, keylime.ErrNotEnrolled,
@@ -427,7 +427,7 @@ func TestRefusals(t *testing.T) {
 // TestGuestNeedsNoAdministrator: no request of registration and push is one that
 // needs an administrator's certificate.
 func TestGuestNeedsNoAdministrator(t *testing.T) {
-	d, s := newVTPM(t, tpm.RSA2048), newSite(t, testlab.KeylimeOptions{})
+	d, s := newVTPM(t, tpm.RSA2048), newSite(t, keylimelab.Options{})
 	s.enrol(t, d, agentID, nil)
 	s.Requests()
 	must(t, s.registrar.RegisterTPM(t.Context(), agentID, d, d.ek, d.ak))

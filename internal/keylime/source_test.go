@@ -17,6 +17,7 @@ import (
 	"github.com/deepattest/deepattest/internal/host"
 	"github.com/deepattest/deepattest/internal/keylime"
 	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
@@ -52,7 +53,7 @@ type hypervisor struct {
 	swtpm  *testlab.SWTPM
 	maker  *testlab.LocalCA
 	keys   *host.Keys
-	agent  *testlab.KeylimeAgent
+	agent  *keylimelab.Agent
 	record *keylime.Record
 	ca     *quote.CAStatement
 	file   string // the statement's
@@ -76,7 +77,7 @@ func newHypervisor(t *testing.T, s *site) *hypervisor {
 	must(t, err)
 	must(t, os.WriteFile(h.file, data, 0o644))
 
-	h.agent, err = testlab.StartKeylimeAgent(s.Keylime, h.answer)
+	h.agent, err = keylimelab.StartAgent(s.Installation, h.answer)
 	must(t, err)
 	t.Cleanup(h.agent.Close)
 	must(t, s.registrar.RegisterTPM(ctx, "node-1", h.TPM, h.keys.EK, h.keys.AK))
@@ -95,13 +96,13 @@ func (h *hypervisor) open(t *testing.T) {
 }
 
 // answer is what Keylime's agent does.
-func (h *hypervisor) answer(ctx context.Context, nonce string, pcrs []int) (testlab.AgentAnswer, error) {
+func (h *hypervisor) answer(ctx context.Context, nonce string, pcrs []int) (keylimelab.AgentAnswer, error) {
 	sel := quote.Selection{{Alg: quote.SHA256, PCRs: pcrs}}
 	q, values, err := guest.QuotePCRs(ctx, h.TPM, h.keys.AK, []byte(nonce), sel)
 	if err != nil {
-		return testlab.AgentAnswer{}, err
+		return keylimelab.AgentAnswer{}, err
 	}
-	return testlab.AgentAnswer{Quote: keylime.QuoteString{Quote: q, Bank: quote.SHA256, PCRs: values}.String()}, nil
+	return keylimelab.AgentAnswer{Quote: keylime.QuoteString{Quote: q, Bank: quote.SHA256, PCRs: values}.String()}, nil
 }
 
 // source is the host as the guest sees it: through the agent, with the record.
@@ -147,7 +148,7 @@ func extended(t *testing.T, d *tpm.TPM) {
 // TestHostSource: evidence of a host behind a Keylime agent holds, under the method that
 // it deserves and no stronger one.
 func TestHostSource(t *testing.T) {
-	s := newSite(t, testlab.KeylimeOptions{})
+	s := newSite(t, keylimelab.Options{})
 	h := newHypervisor(t, s)
 	vm, err := quote.ParseUUID("f3a05c1e-6a17-4d0d-8a2b-90d4c2b7e802")
 	must(t, err)
@@ -239,7 +240,7 @@ func TestHostSource(t *testing.T) {
 	})
 	t.Run("server pinned", func(t *testing.T) {
 		source := h.source(t, s)
-		other, err := testlab.StartKeylimeAgent(s.Keylime, h.answer)
+		other, err := keylimelab.StartAgent(s.Installation, h.answer)
 		must(t, err)
 		t.Cleanup(other.Close)
 		rec := *h.record

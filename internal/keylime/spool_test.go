@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/deepattest/deepattest/internal/keylime"
-	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/policy"
 	"github.com/deepattest/deepattest/quote"
@@ -154,7 +154,7 @@ func TestSpoolIsBounded(t *testing.T) {
 // order when it is not; the PCR follows the verdict.
 func TestDelivery(t *testing.T) {
 	d, key := newVTPM(t, tpm.RSA2048), documentKey(t)
-	s := newSite(t, testlab.KeylimeOptions{Plugin: []crypto.PublicKey{key.Public()}, Pull: true})
+	s := newSite(t, keylimelab.Options{Plugin: []crypto.PublicKey{key.Public()}, Pull: true})
 	value := keylime.CarrierValue(result(policy.Trusted).Policy.Digest)
 	s.enrol(t, d, agentID, value)
 	spool, err := keylime.OpenSpool(t.TempDir(), time.Now)
@@ -167,7 +167,7 @@ func TestDelivery(t *testing.T) {
 	if n, err := spool.Deliver(t.Context(), delivery.Deliver); n != 0 || !errors.Is(err, keylime.ErrPullMode) {
 		t.Fatalf("%d delivered, %v", n, err)
 	}
-	s.Set(func(o *testlab.KeylimeOptions) { o.Pull = false })
+	s.Set(func(o *keylimelab.Options) { o.Pull = false })
 	receipt, err := delivery.Send(t.Context(), good)
 	must(t, err)
 	if !receipt.Document {

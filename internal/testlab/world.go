@@ -44,19 +44,19 @@ type Machine struct {
 	Hierarchy quote.Hierarchy // in which its AK is a primary key
 }
 
-// makerName is the manufacturer of the hosts' TPMs.
-const makerName = "Example Silicon"
+// MakerName is the manufacturer of the hosts' TPMs.
+const MakerName = "Example Silicon"
 
-// now is the time at which every world is verified.
-var now = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+// Now is the time at which every world is verified.
+func Now() time.Time { return time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC) }
 
 // NewWorld makes the world.
 func NewWorld() (*World, error) {
-	maker, err := NewMaker(makerName, makerName, now)
+	maker, err := NewMaker(MakerName, MakerName, Now())
 	if err != nil {
 		return nil, err
 	}
-	w := &World{Now: now, Maker: maker, Neighbours: 4}
+	w := &World{Now: Now(), Maker: maker, Neighbours: 4}
 	for _, m := range []struct {
 		at         **Machine
 		name, boot string
@@ -71,7 +71,7 @@ func NewWorld() (*World, error) {
 			return nil, fmt.Errorf("machine %s: %w", m.name, err)
 		}
 		if m.vm == "" {
-			if err = w.certify(*m.at, maker, nil); err != nil {
+			if err = w.Certify(*m.at, maker, nil); err != nil {
 				return nil, fmt.Errorf("machine %s: %w", m.name, err)
 			}
 		}
@@ -136,16 +136,16 @@ func (m *Machine) Select(banks ...quote.Alg) {
 	}
 }
 
-// certify gives a machine's EK a certificate by a maker, who adds its issuer to
+// Certify gives a machine's EK a certificate by a maker, who adds its issuer to
 // the TPM. edit may change the certificate's template.
-func (w *World) certify(m *Machine, by *Maker, edit func(*x509.Certificate)) error {
+func (w *World) Certify(m *Machine, by *Maker, edit func(*x509.Certificate)) error {
 	cert, err := by.EKCertificate(m.EK, w.Now, edit)
 	m.Cert, m.Chain = cert, [][]byte{by.Issuer.Raw}
 	return err
 }
 
-// values returns the PCRs of a selection.
-func (m *Machine) values(sel quote.Selection) quote.PCRs {
+// Values returns the PCRs of a selection.
+func (m *Machine) Values(sel quote.Selection) quote.PCRs {
 	p := quote.PCRs{}
 	for _, bank := range sel {
 		p[bank.Alg] = map[int]quote.Hex{}
@@ -160,7 +160,7 @@ func (m *Machine) values(sel quote.Selection) quote.PCRs {
 func (m *Machine) Layer(qualifyingData []byte) (*quote.Layer, error) {
 	l := &quote.Layer{
 		TPM: m.TPM, EK: quote.EK{Public: m.EK.Public, Chain: m.Chain}, AK: quote.AK{Public: m.AK.Public},
-		PCRs: m.values(m.Selection), Logs: m.Logs,
+		PCRs: m.Values(m.Selection), Logs: m.Logs,
 	}
 	if m.Cert != nil {
 		l.EK.Certificates = [][]byte{m.Cert}
@@ -181,7 +181,7 @@ func (m *Machine) Quote(l *quote.Layer, qualifyingData []byte) error {
 	}
 	a := quote.NewQuote(qualifyingData, m.Selection, digest)
 	a.Clock, a.FirmwareVersion = m.Clock, m.Firmware
-	a.QualifiedSigner = qualified(m.Hierarchy, ak.Name())
+	a.QualifiedSigner = Qualified(m.Hierarchy, ak.Name())
 	return m.Sign(l, a)
 }
 
@@ -200,10 +200,10 @@ func (m *Machine) SignBytes(l *quote.Layer, attest []byte) error {
 	return nil
 }
 
-// qualified returns the qualified Name of a key with a SHA-256 Name that is a primary
+// Qualified returns the qualified Name of a key with a SHA-256 Name that is a primary
 // key of a hierarchy, or under ancestors from there on (Part 1, section 16). It is
 // computed here, so that package quote does not judge its own writing.
-func qualified(h quote.Hierarchy, ancestors ...quote.Hex) quote.Hex {
+func Qualified(h quote.Hierarchy, ancestors ...quote.Hex) quote.Hex {
 	q := quote.Hex(binary.BigEndian.AppendUint32(nil, uint32(h)))
 	for _, name := range ancestors {
 		d := sha256.Sum256(append(q, name...))
@@ -311,4 +311,11 @@ func (w *World) Options(challenge []byte) (verify.Options, error) {
 func Challenge(n byte) []byte {
 	d := quote.Labelled("testlab challenge", []byte{n})
 	return d[:]
+}
+
+// Flipped returns a copy with the lowest bit of byte i changed.
+func Flipped(b []byte, i int) []byte {
+	c := append([]byte(nil), b...)
+	c[i] ^= 1
+	return c
 }

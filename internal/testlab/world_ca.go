@@ -42,10 +42,10 @@ func NewMaker(name, seed string, now time.Time) (*Maker, error) {
 		}
 	}
 	top := template("Root CA", 1)
-	if m.Root, err = issue(top, top, root.Signer.Public(), root.Signer); err != nil {
+	if m.Root, err = Issue(top, top, root.Signer.Public(), root.Signer); err != nil {
 		return nil, err
 	}
-	if m.Issuer, err = issue(template("EK CA", 2), m.Root, issuer.Signer.Public(), root.Signer); err != nil {
+	if m.Issuer, err = Issue(template("EK CA", 2), m.Root, issuer.Signer.Public(), root.Signer); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -55,7 +55,7 @@ func NewMaker(name, seed string, now time.Time) (*Maker, error) {
 // critical subjectAltName with the TPM's attributes, extended key usage (TCG EK
 // Credential Profile 2.5, section 3.2). edit may change the template.
 func (m *Maker) EKCertificate(ek *Key, now time.Time, edit func(*x509.Certificate)) ([]byte, error) {
-	san, err := tpmSAN("id:49465800", "SLB9672", "id:00100012")
+	san, err := TPMSAN("id:49465800", "SLB9672", "id:00100012")
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (m *Maker) EKCertificate(ek *Key, now time.Time, edit func(*x509.Certificat
 	if edit != nil {
 		edit(template)
 	}
-	c, err := issue(template, m.Issuer, ek.Signer.Public(), m.key)
+	c, err := Issue(template, m.Issuer, ek.Signer.Public(), m.key)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +93,9 @@ func (m *Maker) CRL(byRoot bool, number int64, now time.Time, edit func(*x509.Re
 	return x509.CreateRevocationList(nil, template, issuer, key)
 }
 
-// withSerial is an EK certificate of the maker with the content octets of another
+// WithSerial is an EK certificate of the maker with the content octets of another
 // serial number, which crypto/x509 would not issue.
-func (m *Maker) withSerial(der []byte, octets ...byte) ([]byte, error) {
+func (m *Maker) WithSerial(der []byte, octets ...byte) ([]byte, error) {
 	var cert struct {
 		TBS       asn1.RawValue
 		Algorithm asn1.RawValue
@@ -122,16 +122,16 @@ func (m *Maker) withSerial(der []byte, octets ...byte) ([]byte, error) {
 	return asn1.Marshal(cert)
 }
 
-// wrapped puts a certificate into the wrapper of a TPM 1.2's NV memory: see
+// Wrapped puts a certificate into the wrapper of a TPM 1.2's NV memory: see
 // quote.SplitCertificate.
-func wrapped(der []byte) []byte {
+func Wrapped(der []byte) []byte {
 	n := len(der) + 2
 	return append([]byte{0x10, 0x01, 0x00, byte(n >> 8), byte(n), 0x10, 0x02}, der...)
 }
 
-// issue signs without randomness, so that the same certificate has the same bytes
+// Issue signs without randomness, so that the same certificate has the same bytes
 // in every run.
-func issue(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
+func Issue(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
 	der, err := x509.CreateCertificate(nil, template, parent, public, key)
 	if err != nil {
 		return nil, fmt.Errorf("issue %q: %w", template.Subject, err)
@@ -139,8 +139,8 @@ func issue(template, parent *x509.Certificate, public crypto.PublicKey, key cryp
 	return x509.ParseCertificate(der)
 }
 
-// tpmSAN makes a subjectAltName with the three TPM attributes in one RDN.
-func tpmSAN(manufacturer, model, version string) (pkix.Extension, error) {
+// TPMSAN makes a subjectAltName with the three TPM attributes in one RDN.
+func TPMSAN(manufacturer, model, version string) (pkix.Extension, error) {
 	name, err := asn1.Marshal(pkix.RDNSequence{{
 		{Type: oid.TPMManufacturer, Value: manufacturer},
 		{Type: oid.TPMModel, Value: model},
@@ -151,4 +151,19 @@ func tpmSAN(manufacturer, model, version string) (pkix.Extension, error) {
 	}
 	value, err := asn1.Marshal([]asn1.RawValue{{Class: asn1.ClassContextSpecific, Tag: 4, IsCompound: true, Bytes: name}})
 	return pkix.Extension{Id: oid.SubjectAltName, Critical: true, Value: value}, err
+}
+
+// NotCA returns a forger who issues with the key of an end-entity certificate
+// that the maker issued.
+func (m *Maker) NotCA(now time.Time) (*Maker, error) {
+	key, err := NewKey(KeyTemplate{Label: "end entity"})
+	if err != nil {
+		return nil, err
+	}
+	der, err := m.EKCertificate(key, now, func(c *x509.Certificate) { c.Subject.CommonName = "end entity" })
+	if err != nil {
+		return nil, err
+	}
+	c, err := x509.ParseCertificate(der)
+	return &Maker{Root: m.Root, Issuer: c, key: key.Signer}, err
 }

@@ -3,6 +3,8 @@ package testlab
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
+	"slices"
 
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/quote/ima"
@@ -23,9 +25,9 @@ func (m *Machine) MeasureFiles(files ...File) error {
 	if err != nil {
 		return err
 	}
-	m.Logs.IMA = entry("sha256:\x00"+string(aggregate), "boot_aggregate")
+	m.Logs.IMA = IMAEntry("sha256:\x00"+string(aggregate), "boot_aggregate")
 	for _, f := range files {
-		e := entry("sha256:\x00"+string(f.Digest), f.Path)
+		e := IMAEntry("sha256:\x00"+string(f.Digest), f.Path)
 		if f.Violation {
 			clear(e[4:24]) // the template hash
 		}
@@ -37,12 +39,33 @@ func (m *Machine) MeasureFiles(files ...File) error {
 		case err != nil:
 			return err
 		case e.Violation():
-			pcr = extended(pcr, bytes.Repeat([]byte{0xFF}, 32))
+			pcr = Extended(pcr, bytes.Repeat([]byte{0xFF}, 32))
 		default:
 			digest := sha256.Sum256(e.Data)
-			pcr = extended(pcr, digest[:])
+			pcr = Extended(pcr, digest[:])
 		}
 	}
 	bank[ima.PCR] = pcr
 	return nil
+}
+
+// IMAEntry makes an entry of the template ima-ng for a file's digest, which begins
+// with its algorithm's name, and path. Its template hash is not that of its data,
+// which only a SHA-1 bank would show.
+func IMAEntry(digest, path string) []byte {
+	le := binary.LittleEndian
+	var data []byte
+	data = append(le.AppendUint32(data, uint32(len(digest))), digest...)
+	data = append(le.AppendUint32(data, uint32(len(path)+1)), path...)
+	data = append(data, 0)
+	b := le.AppendUint32(nil, ima.PCR)
+	b = append(b, bytes.Repeat([]byte{1}, 20)...)
+	b = append(le.AppendUint32(b, uint32(len("ima-ng"))), "ima-ng"...)
+	return append(le.AppendUint32(b, uint32(len(data))), data...)
+}
+
+// Extended is a SHA-256 PCR after a digest was extended into it.
+func Extended(pcr, digest []byte) quote.Hex {
+	d := sha256.Sum256(slices.Concat(pcr, digest))
+	return d[:]
 }

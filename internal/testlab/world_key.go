@@ -110,7 +110,7 @@ func newECC(t KeyTemplate, public tpm2.TPMTPublic, symmetric tpm2.TPMTSymDefObje
 }
 
 func newRSA(t KeyTemplate, public tpm2.TPMTPublic, symmetric tpm2.TPMTSymDefObject) (*Key, error) {
-	key, err := rsaKey(t.Label, t.RSA, t.Exponent)
+	key, err := RSAKey(t.Label, t.RSA, t.Exponent)
 	if err != nil {
 		return nil, fmt.Errorf("key %s: %w", t.Label, err)
 	}
@@ -130,9 +130,9 @@ func newRSA(t KeyTemplate, public tpm2.TPMTPublic, symmetric tpm2.TPMTSymDefObje
 	return &Key{Signer: key, Public: tpm2.Marshal(public)}, nil
 }
 
-// rsaKey derives a key from a label: crypto/rsa no longer takes a source of
+// RSAKey derives a key from a label: crypto/rsa no longer takes a source of
 // randomness of the caller's.
-func rsaKey(label string, bits int, exponent uint32) (*rsa.PrivateKey, error) {
+func RSAKey(label string, bits int, exponent uint32) (*rsa.PrivateKey, error) {
 	if exponent == 0 {
 		exponent = 65537 // Part 2, section 12.2.3.5
 	}

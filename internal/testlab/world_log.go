@@ -12,15 +12,15 @@ import (
 // until its log has at least size bytes, and sets its SHA-256 PCRs to what the log
 // gives.
 func (m *Machine) LengthenLog(size int) error {
-	l, err := newLogEditor(m.Logs.UEFI)
+	l, err := NewLogEditor(m.Logs.UEFI)
 	if err != nil {
 		return err
 	}
 	// What firmware measures once only stays single: separators, and PCR 7.
-	once := slices.DeleteFunc(slices.Clone(l.events), func(e quote.Event) bool { return e.Type == quote.EventSeparator || e.PCR == 7 })
+	once := slices.DeleteFunc(slices.Clone(l.Events), func(e quote.Event) bool { return e.Type == quote.EventSeparator || e.PCR == 7 })
 	for len(m.Logs.UEFI) < size {
-		l.events = append(l.events, once...)
-		m.Logs.UEFI = l.encode()
+		l.Events = append(l.Events, once...)
+		m.Logs.UEFI = l.Encode()
 	}
 	return m.replay()
 }
@@ -47,12 +47,12 @@ func (m *Machine) Relabel(edit func([]quote.Event)) error {
 // EditLog writes a crypto-agile log with other events: edit changes a copy of those
 // that it has, without the header.
 func EditLog(data []byte, edit func([]quote.Event) []quote.Event) ([]byte, error) {
-	l, err := newLogEditor(data)
+	l, err := NewLogEditor(data)
 	if err != nil {
 		return nil, err
 	}
-	l.events = edit(slices.Clone(l.events))
-	return l.encode(), nil
+	l.Events = edit(slices.Clone(l.Events))
+	return l.Encode(), nil
 }
 
 // MeasuredText is an event over data whose SHA-256 digest is that of measured, and
@@ -84,24 +84,25 @@ func (m *Machine) replay() error {
 	return nil
 }
 
-// logEditor is a crypto-agile log that can be written again.
-type logEditor struct {
+// LogEditor is a crypto-agile log that can be written again.
+type LogEditor struct {
 	id     quote.SpecID
-	algs   []quote.AlgSize
-	events []quote.Event // without the header
+	Algs   []quote.AlgSize
+	Events []quote.Event // without the header
 }
 
-func newLogEditor(data []byte) (*logEditor, error) {
+// NewLogEditor parses a log, to be edited.
+func NewLogEditor(data []byte) (*LogEditor, error) {
 	log, err := quote.ParseEventLog(data)
 	if err != nil {
 		return nil, err
 	}
-	return &logEditor{log.SpecID, log.SpecID.Algs, log.Events[1:]}, nil
+	return &LogEditor{log.SpecID, log.SpecID.Algs, log.Events[1:]}, nil
 }
 
-// of lists the places of the events that are extended into a PCR.
-func (l *logEditor) of(pcr int) (at []int) {
-	for i, e := range l.events {
+// Of lists the places of the events that are extended into a PCR.
+func (l *LogEditor) Of(pcr int) (at []int) {
+	for i, e := range l.Events {
 		if e.PCR == pcr && e.Extended() {
 			at = append(at, i)
 		}
@@ -109,11 +110,11 @@ func (l *logEditor) of(pcr int) (at []int) {
 	return at
 }
 
-// encodeSHA1 writes the log in the format of a TPM 1.2 (PFP 10.2.1).
-func (l *logEditor) encodeSHA1() (b []byte) {
+// EncodeSHA1 writes the log in the format of a TPM 1.2 (PFP 10.2.1).
+func (l *LogEditor) EncodeSHA1() (b []byte) {
 	le := binary.LittleEndian
-	for i := range l.events {
-		e := &l.events[i]
+	for i := range l.Events {
+		e := &l.Events[i]
 		b = le.AppendUint32(le.AppendUint32(b, uint32(e.PCR)), uint32(e.Type))
 		b = append(b, e.Digest(quote.SHA1)...)
 		b = append(le.AppendUint32(b, uint32(len(e.Data))), e.Data...)
@@ -121,15 +122,15 @@ func (l *logEditor) encodeSHA1() (b []byte) {
 	return b
 }
 
-// encode writes the log (PFP 10.2).
-func (l *logEditor) encode() []byte {
+// Encode writes the log (PFP 10.2).
+func (l *LogEditor) Encode() []byte {
 	id := l.id
 	le := binary.LittleEndian
 	header := []byte("Spec ID Event03\x00")
 	header = le.AppendUint32(header, id.PlatformClass)
 	header = append(header, id.Minor, id.Major, id.Errata, 2) // uintnSize: UINT64
-	header = le.AppendUint32(header, uint32(len(l.algs)))
-	for _, a := range l.algs {
+	header = le.AppendUint32(header, uint32(len(l.Algs)))
+	for _, a := range l.Algs {
 		header = le.AppendUint16(le.AppendUint16(header, uint16(a.Alg)), uint16(a.Size))
 	}
 	header = append(append(header, byte(len(id.VendorInfo))), id.VendorInfo...)
@@ -138,7 +139,7 @@ func (l *logEditor) encode() []byte {
 	b = le.AppendUint32(b, uint32(quote.EventNoAction))
 	b = append(b, make([]byte, 20)...)
 	b = append(le.AppendUint32(b, uint32(len(header))), header...)
-	for _, e := range l.events {
+	for _, e := range l.Events {
 		b = le.AppendUint32(b, uint32(e.PCR))
 		b = le.AppendUint32(b, uint32(e.Type))
 		b = le.AppendUint32(b, uint32(len(e.Digests)))

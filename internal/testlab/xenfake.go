@@ -310,7 +310,7 @@ func (f *XenVTPM) body(ctx context.Context, nonce [sha1.Size]byte, virtual, hard
 		}
 		values = append(values, v)
 	}
-	inner := xenStepA(nonce, xenShort(xenSelection(virtual), max(1, m.Locality), values))
+	inner := XenStepA(nonce, XenShort(XenSelection(virtual), max(1, m.Locality), values))
 	vm := f.VM
 	if m.As != nil {
 		vm = *m.As

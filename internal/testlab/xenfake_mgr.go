@@ -140,8 +140,8 @@ func (m *XenManager) getQuote(ctx context.Context, group int, vm quote.UUID, lab
 			return nil, err
 		}
 	} else {
-		infos = xenInfos(flags, vm, label, g.authority[:])
-		ext = xenStepB(flags, inner, infos)
+		infos = XenInfos(flags, vm, label, g.authority[:])
+		ext = XenStepB(flags, inner, infos)
 	}
 	values, signature, err := m.hw.quote(ctx, g.key, ext, pcrs)
 	if err != nil {

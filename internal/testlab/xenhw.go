@@ -88,7 +88,7 @@ func (h *swtpmHardware) launch(ctx context.Context, extends map[int][][sha1.Size
 	if err := h.swtpm.SetLocality(ctx, 2); err != nil {
 		return err
 	}
-	_, err := h.c.Run(ctx, tagRequest, ordPCRReset, xenSelection([]int{20, 21, 22, 23}))
+	_, err := h.c.Run(ctx, tagRequest, ordPCRReset, XenSelection([]int{20, 21, 22, 23}))
 	if err := errors.Join(err, h.swtpm.SetLocality(ctx, 0)); err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (h *swtpmHardware) quote(ctx context.Context, id *xenIdentity, externalData
 		return nil, nil, err
 	}
 	out, err := h.c.Do(ctx, xen.Call{
-		Ordinal: ordQuote, Handles: handle, Params: append(externalData[:], xenSelection(pcrs)...), Sessions: []*xen.Session{s},
+		Ordinal: ordQuote, Handles: handle, Params: append(externalData[:], XenSelection(pcrs)...), Sessions: []*xen.Session{s},
 	})
 	if err != nil {
 		return nil, nil, err
@@ -265,8 +265,8 @@ func (h *softHardware) identity(_ context.Context, label [sha1.Size]byte) (*xenI
 	if err != nil {
 		return nil, err
 	}
-	contents := slices.Concat([]byte{1, 1, 0, 0, 0, 0, 0, 0x79}, label[:], identityPubkey(&key.PublicKey))
-	binding, err := xenSign(key, contents)
+	contents := slices.Concat([]byte{1, 1, 0, 0, 0, 0, 0, 0x79}, label[:], IdentityPubkey(&key.PublicKey))
+	binding, err := XenSign(key, contents)
 	return &xenIdentity{modulus: key.N.FillBytes(make([]byte, 256)), binding: binding, key: key}, err
 }
 
@@ -274,13 +274,13 @@ func (h *softHardware) quote(_ context.Context, id *xenIdentity, externalData [s
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	values := xenValues(pcrs, func(n int) [sha1.Size]byte { return h.pcrs[n] })
-	signature, err := xenSign(id.key, xenQuoteInfo(xenComposite(xenSelection(pcrs), values), externalData))
+	signature, err := XenSign(id.key, XenQuoteInfo(XenComposite(XenSelection(pcrs), values), externalData))
 	return values, signature, err
 }
 
 func (h *softHardware) activate(_ context.Context, id *xenIdentity, blob []byte) ([]byte, error) {
 	plain, err := rsa.DecryptOAEP(sha1.New(), nil, h.ek, blob, []byte("TCPA"))
-	own := sha1.Sum(identityPubkey(&id.key.PublicKey))
+	own := sha1.Sum(IdentityPubkey(&id.key.PublicKey))
 	if err != nil || len(plain) < sha1.Size || !slices.Equal(plain[len(plain)-sha1.Size:], own[:]) {
 		return nil, &xen.Error{Command: "TPM_ActivateIdentity", Code: 3}
 	}

@@ -127,15 +127,15 @@ func (l *XenLab) hardware(ctx context.Context, dir string, o XenLabOptions) (ek 
 		if err != nil {
 			return ek, err
 		}
-		keys, err := xenKeys()
+		keys, err := XenKeys()
 		if err != nil {
 			return ek, err
 		}
-		maker, err := newXenMaker(keys["xen root"], keys["xen issuer"], now)
+		maker, err := newXenMaker(keys["xen root"], keys["xen issuer"], Now())
 		if err != nil {
 			return ek, err
 		}
-		cert, err := maker.EKCertificate(&key.PublicKey, now, XenCertOptions{})
+		cert, err := maker.EKCertificate(&key.PublicKey, Now(), XenCertOptions{})
 		l.hw, l.Root, l.Issuer = newSoftHardware(key), maker.Root, maker.Issuer
 		return quote.EK{Public: endorsementPubkey(&key.PublicKey), Certificates: [][]byte{cert}, Chain: [][]byte{maker.Issuer.Raw}}, err
 	}
@@ -228,6 +228,6 @@ func (l *XenLab) Config(c *xen.Client, f *XenVTPM, challenge []byte) xen.Config 
 	return xen.Config{
 		TPM: c, Challenge: challenge, VM: f.VM, Identity: &l.Enrolled.Identity, Guest: XenGuestPCRs(), Host: XenHostPCRs(),
 		Secret:  l.OwnerSecret(),
-		Context: quote.Context{Collector: "testlab", Collected: now.Format(time.RFC3339), GuestName: "guest-a"},
+		Context: quote.Context{Collector: "testlab", Collected: Now().Format(time.RFC3339), GuestName: "guest-a"},
 	}
 }

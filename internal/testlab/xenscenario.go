@@ -159,7 +159,7 @@ func (p *xenPlay) deepQuote(f *XenVTPM, q xenRequest) (*quote.Bundle, error) {
 	}
 	out, err := c.Do(p.ctx, xen.Call{
 		Ordinal: 0x20000016, Sessions: []*xen.Session{s},
-		Params: slices.Concat(nonce[:], xenSelection(q.virtual), xenSelection(XenHostPCRs()), be32(uint32(q.flags))),
+		Params: slices.Concat(nonce[:], XenSelection(q.virtual), XenSelection(XenHostPCRs()), be32(uint32(q.flags))),
 	})
 	if err != nil {
 		return nil, err
@@ -192,13 +192,13 @@ func (p *xenPlay) forgeries() error {
 			Name: "guest PCRs swapped", How: "the guest shows another value of PCR 4 than its vTPM's domain hashed",
 			Want: "rejected", Check: "guest.quote.pcr-digest",
 		}, func(b *quote.Bundle) {
-			b.Guest.PCRs[quote.SHA1][4] = flipped(b.Guest.PCRs[quote.SHA1][4], 0)
+			b.Guest.PCRs[quote.SHA1][4] = Flipped(b.Guest.PCRs[quote.SHA1][4], 0)
 		}),
 		p.edited(XenAttack{
 			Name: "host PCRs swapped", How: "the evidence shows another value of the host's PCR 17 than the TPM signed",
 			Want: "rejected", Check: "host.quote.pcr-digest",
 		}, func(b *quote.Bundle) {
-			b.Host.PCRs[quote.SHA1][17] = flipped(b.Host.PCRs[quote.SHA1][17], 0)
+			b.Host.PCRs[quote.SHA1][17] = Flipped(b.Host.PCRs[quote.SHA1][17], 0)
 		}),
 		p.with(XenAttack{
 			Name: "no PCR of the vTPM", How: "the guest has a deep quote made that selects no PCR of its vTPM",
@@ -243,14 +243,14 @@ func (p *xenPlay) keylime() error {
 	for _, n := range XenGuestPCRs() {
 		invented[n] = p.old.Guest.PCRs[quote.SHA1][n]
 	}
-	invented[4] = flipped(invented[4], 0)
+	invented[4] = Flipped(invented[4], 0)
 	composite, err := quote.CompositeDigest(invented)
 	if err != nil {
 		return err
 	}
 	inner := quote.KeylimeNonce(p.challenge)
 	attest := quote.NewQuoteInfo(composite[:], inner[:])
-	signature, err := xenSign(key, attest)
+	signature, err := XenSign(key, attest)
 	if err != nil {
 		return err
 	}
@@ -263,7 +263,7 @@ func (p *xenPlay) keylime() error {
 	b, err := p.deepQuote(p.Guest, bare)
 	if err == nil {
 		b.Link.DeepQuote.Form = quote.DeepKeylime
-		b.Guest.AK.Public = identityPubkey(&key.PublicKey)
+		b.Guest.AK.Public = IdentityPubkey(&key.PublicKey)
 		b.Guest.PCRs, b.Guest.Quote = quote.PCRs{quote.SHA1: invented}, quote.Quote{Attest: attest, Signature: signature}
 	}
 	return p.add(a, b, err)

@@ -46,11 +46,11 @@ type XenGuest struct {
 	Selection []int // selected in deep quotes
 }
 
-// xenKeys are all keys of the world, made once: a prime takes a while to find.
-var xenKeys = sync.OnceValues(func() (map[string]*rsa.PrivateKey, error) {
+// XenKeys are all keys of the world, made once: a prime takes a while to find.
+var XenKeys = sync.OnceValues(func() (map[string]*rsa.PrivateKey, error) {
 	keys := make(map[string]*rsa.PrivateKey)
 	for _, label := range []string{"xen root", "xen issuer", "xen-a EK", "xen-a AIK", "xen-b EK", "xen-b AIK", "xen software"} {
-		key, err := rsaKey(label, 2048, 0)
+		key, err := RSAKey(label, 2048, 0)
 		if err != nil {
 			return nil, fmt.Errorf("key %s: %w", label, err)
 		}
@@ -61,15 +61,15 @@ var xenKeys = sync.OnceValues(func() (map[string]*rsa.PrivateKey, error) {
 
 // NewXenWorld makes the world.
 func NewXenWorld() (*XenWorld, error) {
-	keys, err := xenKeys()
+	keys, err := XenKeys()
 	if err != nil {
 		return nil, err
 	}
-	maker, err := newXenMaker(keys["xen root"], keys["xen issuer"], now)
+	maker, err := newXenMaker(keys["xen root"], keys["xen issuer"], Now())
 	if err != nil {
 		return nil, err
 	}
-	w := &XenWorld{Now: now, Maker: maker}
+	w := &XenWorld{Now: Now(), Maker: maker}
 	for _, h := range []struct {
 		at          **XenHost
 		name, group string
@@ -78,7 +78,7 @@ func NewXenWorld() (*XenWorld, error) {
 		{&w.OtherHost, "xen-b", "7d0b3a1c-92b5-4c1e-8a77-0f6f5a0c1102"},
 	} {
 		host := &XenHost{Name: h.name, EK: keys[h.name+" EK"], AIK: keys[h.name+" AIK"]}
-		if host.Cert, err = maker.EKCertificate(&host.EK.PublicKey, now, XenCertOptions{}); err != nil {
+		if host.Cert, err = maker.EKCertificate(&host.EK.PublicKey, Now(), XenCertOptions{}); err != nil {
 			return nil, err
 		}
 		if host.Group, err = quote.ParseUUID(h.group); err != nil {
@@ -143,8 +143,8 @@ func (g *XenGuest) boot() {
 // stubdom/vtpmmgr/vtpm_cmd_handler.c) and shares nothing with package quote, so
 // that neither reads its own writing.
 
-// xenSelection is a TPM_PCR_SELECTION of size 3.
-func xenSelection(pcrs []int) []byte {
+// XenSelection is a TPM_PCR_SELECTION of size 3.
+func XenSelection(pcrs []int) []byte {
 	b := []byte{0, 3, 0, 0, 0}
 	for _, n := range pcrs {
 		b[2+n/8] |= 1 << (n % 8)
@@ -152,8 +152,8 @@ func xenSelection(pcrs []int) []byte {
 	return b
 }
 
-// xenComposite is the digest of a TPM_PCR_COMPOSITE, zeros for no PCR.
-func xenComposite(selection []byte, values [][sha1.Size]byte) [sha1.Size]byte {
+// XenComposite is the digest of a TPM_PCR_COMPOSITE, zeros for no PCR.
+func XenComposite(selection []byte, values [][sha1.Size]byte) [sha1.Size]byte {
 	if len(values) == 0 {
 		return [sha1.Size]byte{}
 	}
@@ -166,14 +166,14 @@ func xenComposite(selection []byte, values [][sha1.Size]byte) [sha1.Size]byte {
 	return [sha1.Size]byte(h.Sum(nil))
 }
 
-// xenShort is the TPM_PCR_INFO_SHORT that the vTPM's domain makes.
-func xenShort(selection []byte, locality byte, values [][sha1.Size]byte) []byte {
-	d := xenComposite(selection, values)
+// XenShort is the TPM_PCR_INFO_SHORT that the vTPM's domain makes.
+func XenShort(selection []byte, locality byte, values [][sha1.Size]byte) []byte {
+	d := XenComposite(selection, values)
 	return append(append(slices.Clone(selection), locality), d[:]...)
 }
 
-// xenStepA is the digest that the vTPM's domain sends to vtpmmgr.
-func xenStepA(externalData [sha1.Size]byte, short []byte) [sha1.Size]byte {
+// XenStepA is the digest that the vTPM's domain sends to vtpmmgr.
+func XenStepA(externalData [sha1.Size]byte, short []byte) [sha1.Size]byte {
 	h := sha1.New()
 	h.Write([]byte("\x00\x00\x00\x00DQUT"))
 	h.Write(externalData[:])
@@ -181,8 +181,8 @@ func xenStepA(externalData [sha1.Size]byte, short []byte) [sha1.Size]byte {
 	return [sha1.Size]byte(h.Sum(nil))
 }
 
-// xenStepB is the externalData of the hardware's quote, in flags form.
-func xenStepB(flags uint32, inner [sha1.Size]byte, infos [][sha1.Size]byte) [sha1.Size]byte {
+// XenStepB is the externalData of the hardware's quote, in flags form.
+func XenStepB(flags uint32, inner [sha1.Size]byte, infos [][sha1.Size]byte) [sha1.Size]byte {
 	h := sha1.New()
 	binary.Write(h, binary.LittleEndian, flags)
 	h.Write(inner[:])
@@ -192,13 +192,13 @@ func xenStepB(flags uint32, inner [sha1.Size]byte, infos [][sha1.Size]byte) [sha
 	return [sha1.Size]byte(h.Sum(nil))
 }
 
-// xenQuoteInfo is a TPM_QUOTE_INFO.
-func xenQuoteInfo(composite, externalData [sha1.Size]byte) []byte {
+// XenQuoteInfo is a TPM_QUOTE_INFO.
+func XenQuoteInfo(composite, externalData [sha1.Size]byte) []byte {
 	return slices.Concat([]byte{1, 1, 0, 0}, []byte("QUOT"), composite[:], externalData[:])
 }
 
-// xenInfos are the digests for flags: uuid, label, group, group key.
-func xenInfos(flags uint32, vm quote.UUID, label string, groupKey []byte) [][sha1.Size]byte {
+// XenInfos are the digests for flags: uuid, label, group, group key.
+func XenInfos(flags uint32, vm quote.UUID, label string, groupKey []byte) [][sha1.Size]byte {
 	kernel := sha1.Sum([]byte(label))
 	group := slices.Concat(groupKey, make([]byte, 8+4+4)) // no configuration, no kernels
 	var list [][sha1.Size]byte
@@ -218,7 +218,8 @@ func xenValues(pcrs []int, of func(int) [sha1.Size]byte) [][sha1.Size]byte {
 	return list
 }
 
-func xenBank(pcrs []int, values [][sha1.Size]byte) quote.PCRs {
+// XenBank is a SHA-1 bank of these PCRs.
+func XenBank(pcrs []int, values [][sha1.Size]byte) quote.PCRs {
 	bank := map[int]quote.Hex{}
 	for i, n := range pcrs {
 		bank[n] = slices.Clone(values[i][:])
@@ -226,14 +227,14 @@ func xenBank(pcrs []int, values [][sha1.Size]byte) quote.PCRs {
 	return quote.PCRs{quote.SHA1: bank}
 }
 
-// sign is RSASSA-PKCS1v15 with SHA-1, without randomness.
-func xenSign(key *rsa.PrivateKey, message []byte) ([]byte, error) {
+// XenSign is RSASSA-PKCS1v15 with SHA-1, without randomness.
+func XenSign(key *rsa.PrivateKey, message []byte) ([]byte, error) {
 	d := sha1.Sum(message)
 	return rsa.SignPKCS1v15(nil, key, crypto.SHA1, d[:])
 }
 
-// identityPubkey is the TPM_PUBKEY of an identity key.
-func identityPubkey(key *rsa.PublicKey) []byte {
+// IdentityPubkey is the TPM_PUBKEY of an identity key.
+func IdentityPubkey(key *rsa.PublicKey) []byte {
 	return append([]byte{0, 0, 0, 1, 0, 1, 0, 2, 0, 0, 0, 12, 0, 0, 8, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 0}, key.N.FillBytes(make([]byte, 256))...)
 }
 
@@ -247,7 +248,7 @@ func (h *XenHost) layer() *quote.Layer {
 	return &quote.Layer{
 		TPM: quote.TPM{Version: "1.2", Manufacturer: "IFX", Model: "SLB9635", Firmware: "3.17"},
 		EK:  quote.EK{Public: endorsementPubkey(&h.EK.PublicKey), Certificates: [][]byte{h.Cert}},
-		AK:  quote.AK{Public: identityPubkey(&h.AIK.PublicKey)},
+		AK:  quote.AK{Public: IdentityPubkey(&h.AIK.PublicKey)},
 	}
 }
 
@@ -272,12 +273,12 @@ func (w *XenWorld) Bundle(challenge []byte) (*quote.Bundle, error) {
 func (w *XenWorld) DeepQuote(b *quote.Bundle, externalData [sha1.Size]byte) error {
 	g := w.Guest
 	values := xenValues(g.Selection, func(n int) [sha1.Size]byte { return g.PCRs[n] })
-	short := xenShort(xenSelection(g.Selection), g.Locality, values)
-	b.Guest.PCRs, b.Guest.Quote = xenBank(g.Selection, values), quote.Quote{Attest: short}
-	ext := xenStepA(externalData, short)
+	short := XenShort(XenSelection(g.Selection), g.Locality, values)
+	b.Guest.PCRs, b.Guest.Quote = XenBank(g.Selection, values), quote.Quote{Attest: short}
+	ext := XenStepA(externalData, short)
 	if d := b.Link.DeepQuote; d.Form != quote.DeepPlain {
-		infos := xenInfos(uint32(d.Flags), g.VM, g.Label, w.Host.GroupKey[:])
-		ext = xenStepB(uint32(d.Flags), ext, infos)
+		infos := XenInfos(uint32(d.Flags), g.VM, g.Label, w.Host.GroupKey[:])
+		ext = XenStepB(uint32(d.Flags), ext, infos)
 		d.Infos = nil
 		for _, i := range infos {
 			d.Infos = append(d.Infos, slices.Clone(i[:]))
@@ -289,15 +290,15 @@ func (w *XenWorld) DeepQuote(b *quote.Bundle, externalData [sha1.Size]byte) erro
 // Quote has the host's identity key sign its PCRs over external data.
 func (h *XenHost) Quote(l *quote.Layer, externalData [sha1.Size]byte) error {
 	values := xenValues(h.Selection, func(n int) [sha1.Size]byte { return h.PCRs[n] })
-	l.PCRs = xenBank(h.Selection, values)
-	attest := xenQuoteInfo(xenComposite(xenSelection(h.Selection), values), externalData)
-	signature, err := xenSign(h.AIK, attest)
+	l.PCRs = XenBank(h.Selection, values)
+	attest := XenQuoteInfo(XenComposite(XenSelection(h.Selection), values), externalData)
+	signature, err := XenSign(h.AIK, attest)
 	l.Quote = quote.Quote{Attest: attest, Signature: signature}
 	return err
 }
 
-// name12 is the Name of a TPM_PUBKEY.
-func name12(pubkey []byte) (quote.Hex, error) {
+// Name12 is the Name of a TPM_PUBKEY.
+func Name12(pubkey []byte) (quote.Hex, error) {
 	p, err := quote.ParsePubkey(pubkey)
 	if err != nil {
 		return nil, err
@@ -307,11 +308,11 @@ func name12(pubkey []byte) (quote.Hex, error) {
 
 // Options are what a tenant needs to accept Bundle.
 func (w *XenWorld) Options(challenge []byte) (verify.Options, error) {
-	ek, err := name12(endorsementPubkey(&w.Host.EK.PublicKey))
+	ek, err := Name12(endorsementPubkey(&w.Host.EK.PublicKey))
 	if err != nil {
 		return verify.Options{}, err
 	}
-	ak, err := name12(identityPubkey(&w.Host.AIK.PublicKey))
+	ak, err := Name12(IdentityPubkey(&w.Host.AIK.PublicKey))
 	if err != nil {
 		return verify.Options{}, err
 	}

@@ -30,10 +30,10 @@ func newXenMaker(root, issuer *rsa.PrivateKey, now time.Time) (*XenMaker, error)
 	}
 	top := template("Root CA", 1)
 	var err error
-	if m.Root, err = issue(top, top, &root.PublicKey, root); err != nil {
+	if m.Root, err = Issue(top, top, &root.PublicKey, root); err != nil {
 		return nil, err
 	}
-	m.Issuer, err = issue(template("EK CA", 2), m.Root, &issuer.PublicKey, root)
+	m.Issuer, err = Issue(template("EK CA", 2), m.Root, &issuer.PublicKey, root)
 	return m, err
 }
 
@@ -48,14 +48,14 @@ type XenCertOptions struct {
 // 1.2, section 3.2): empty subject, critical subjectAltName with the TPM's
 // attributes, an id-RSAES-OAEP key, SHA-1.
 func (m *XenMaker) EKCertificate(ek *rsa.PublicKey, now time.Time, o XenCertOptions) ([]byte, error) {
-	san, err := tpmSAN("id:49465800", "SLB9635", "id:00030011")
+	san, err := TPMSAN("id:49465800", "SLB9635", "id:00030011")
 	if err != nil {
 		return nil, err
 	}
 	if o.NotAfter.IsZero() {
 		o.NotAfter = now.AddDate(1, 0, 0)
 	}
-	c, err := issue(&x509.Certificate{
+	c, err := Issue(&x509.Certificate{
 		SerialNumber: big.NewInt(3), NotBefore: now.AddDate(-10, 0, 0), NotAfter: o.NotAfter, SignatureAlgorithm: x509.SHA1WithRSA,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageKeyEncipherment,
 		UnknownExtKeyUsage: []asn1.ObjectIdentifier{oid.EKCertificate}, ExtraExtensions: []pkix.Extension{san},
@@ -111,7 +111,7 @@ func (m *XenMaker) oaep(c *x509.Certificate, label string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	signature, err := xenSign(m.key, body)
+	signature, err := XenSign(m.key, body)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/deepattest/deepattest/internal/testlab"
+	keylimelab "github.com/deepattest/deepattest/internal/testlab/keylime"
 	"github.com/deepattest/deepattest/internal/tpm"
 	"github.com/deepattest/deepattest/quote"
 )
@@ -146,7 +147,7 @@ func TestResetPCR(t *testing.T) {
 func TestLoadAK(t *testing.T) {
 	ctx := t.Context()
 	swtpm, other := start(t, testlab.SWTPMOptions{}), open(t, start(t, testlab.SWTPMOptions{}))
-	data, err := testlab.AgentData(swtpm.Address)
+	data, err := keylimelab.AgentData(swtpm.Address)
 	if err != nil {
 		t.Fatal(err)
 	}

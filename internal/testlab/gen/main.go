@@ -1,4 +1,4 @@
-// Command gen writes the vectors of package testlab.
+// Command gen writes the vectors of package vectors.
 //
 //	go run ./internal/testlab/gen [-dir verify/testdata/vectors]
 package main
@@ -10,7 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/internal/testlab/vectors"
 )
 
 func main() {
@@ -23,7 +23,7 @@ func main() {
 }
 
 func write(dir string) error {
-	files, err := testlab.Files()
+	files, err := vectors.Files()
 	if err != nil {
 		return err
 	}

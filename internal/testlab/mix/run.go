@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/deepattest/deepattest/internal/testlab"
+	"github.com/deepattest/deepattest/internal/testlab/vectors"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -66,7 +67,7 @@ func (m *machines) runs() ([]*run, error) {
 			if method == quote.LinkHostVouched {
 				b, err = w.Bundle(s.challenge())
 			} else {
-				b, err = w.Carried(s.challenge(), method)
+				b, err = vectors.Carried(&w, s.challenge(), method)
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s, err)

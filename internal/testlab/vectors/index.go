@@ -1,4 +1,4 @@
-package testlab
+package vectors
 
 import (
 	"bytes"
@@ -14,15 +14,15 @@ import (
 // Index lists the vectors of a folder. Its form follows that of Project
 // Wycheproof's test vectors.
 type Index struct {
-	Generator     string        `json:"generator"`
-	NumberOfTests int           `json:"numberOfTests"`
-	Header        []string      `json:"header"`
-	Options       VectorOptions `json:"options"` // of every test, but for what a test gives itself
-	Tests         []VectorTest  `json:"tests"`
+	Generator     string   `json:"generator"`
+	NumberOfTests int      `json:"numberOfTests"`
+	Header        []string `json:"header"`
+	Options       Options  `json:"options"` // of every test, but for what a test gives itself
+	Tests         []Test   `json:"tests"`
 }
 
-// VectorTest is one vector: the bundle is in NAME.json.
-type VectorTest struct {
+// Test is one vector: the bundle is in NAME.json.
+type Test struct {
 	ID        int                        `json:"tcId"`
 	Name      string                     `json:"name"`
 	Comment   string                     `json:"comment"`
@@ -36,56 +36,56 @@ type VectorTest struct {
 	Blocked   map[string]string          `json:"blocked,omitempty"`   // check to the check that kept it from running
 }
 
-// VectorOptions are verify.Options as data.
-type VectorOptions struct {
-	Challenge     quote.Hex       `json:"challenge"`
-	Now           time.Time       `json:"now"`
-	Roots         [][]byte        `json:"roots"` // DER
-	Hosts         []vectorHost    `json:"hosts"`
-	Guests        []vectorGuest   `json:"guests"`
-	Activated     []vectorKeys    `json:"activated"`
-	Host          vectorExpect    `json:"host"`
-	Guest         vectorExpect    `json:"guest"`
-	AnyHost       bool            `json:"anyHost"`
-	VM            quote.UUID      `json:"vm"`
-	LinkMinimum   string          `json:"linkMinimum"`
-	Previous      *vectorPrevious `json:"previous"`
-	UnsafeAny     bool            `json:"unsafeAnyChallenge"`
-	Intermediates [][]byte        `json:"intermediates"` // DER
+// Options are verify.Options as data.
+type Options struct {
+	Challenge     quote.Hex  `json:"challenge"`
+	Now           time.Time  `json:"now"`
+	Roots         [][]byte   `json:"roots"` // DER
+	Hosts         []host     `json:"hosts"`
+	Guests        []guest    `json:"guests"`
+	Activated     []keys     `json:"activated"`
+	Host          expect     `json:"host"`
+	Guest         expect     `json:"guest"`
+	AnyHost       bool       `json:"anyHost"`
+	VM            quote.UUID `json:"vm"`
+	LinkMinimum   string     `json:"linkMinimum"`
+	Previous      *previous  `json:"previous"`
+	UnsafeAny     bool       `json:"unsafeAnyChallenge"`
+	Intermediates [][]byte   `json:"intermediates"` // DER
 
 	CRLs              [][]byte `json:"crls,omitempty"` // DER
 	RequireRevocation bool     `json:"requireRevocation,omitempty"`
 
-	Registered []vectorRegistration `json:"registered"`
-	Xen        *vectorXen           `json:"xen,omitempty"`
+	Registered []registration `json:"registered"`
+	Xen        *xenHost       `json:"xen,omitempty"`
 }
 
-type vectorHost struct {
+type host struct {
 	Name   string    `json:"name"`
 	EK     quote.Hex `json:"ek"` // Names, here and below
 	AK     quote.Hex `json:"ak"`
 	Source string    `json:"source"`
 }
 
-type vectorGuest struct {
+type guest struct {
 	Name   string     `json:"name"`
 	VM     quote.UUID `json:"vm"`
 	AK     quote.Hex  `json:"ak"`
 	Source string     `json:"source"`
 }
 
-type vectorKeys struct {
+type keys struct {
 	EK quote.Hex `json:"ek"`
 	AK quote.Hex `json:"ak"`
 }
 
-type vectorRegistration struct {
+type registration struct {
 	EK     quote.Hex `json:"ek"`
 	AK     quote.Hex `json:"ak"`
 	Source string    `json:"source"`
 }
 
-type vectorExpect struct {
+type expect struct {
 	Bank quote.Alg `json:"bank"`
 	PCRs []int     `json:"pcrs"`
 	Log  bool      `json:"log"`
@@ -97,13 +97,13 @@ type vectorExpect struct {
 	AcceptSHA1Padded bool `json:"acceptSHA1Padded,omitempty"`
 }
 
-type vectorXen struct {
+type xenHost struct {
 	Labels    []string    `json:"labels,omitempty"`
 	Groups    []quote.Hex `json:"groups,omitempty"`
 	GroupKeys []quote.Hex `json:"groupKeys,omitempty"`
 }
 
-type vectorPrevious struct {
+type previous struct {
 	HostEK     quote.Hex       `json:"hostEK,omitempty"`
 	GuestEK    quote.Hex       `json:"guestEK,omitempty"`
 	HostAK     quote.Hex       `json:"hostAK"`
@@ -113,10 +113,10 @@ type vectorPrevious struct {
 	HostID     string          `json:"hostID,omitempty"`
 }
 
-func newVectorOptions(o verify.Options) VectorOptions {
-	v := VectorOptions{
+func newOptions(o verify.Options) Options {
+	v := Options{
 		Challenge: o.Challenge, Now: o.Now, AnyHost: o.AnyHost, VM: o.VM, LinkMinimum: o.LinkMinimum,
-		RequireRevocation: o.RequireRevocation, UnsafeAny: o.UnsafeAnyChallenge, Host: vectorExpect(o.Host), Guest: vectorExpect(o.Guest),
+		RequireRevocation: o.RequireRevocation, UnsafeAny: o.UnsafeAnyChallenge, Host: expect(o.Host), Guest: expect(o.Guest),
 	}
 	for _, c := range o.Anchors.Roots {
 		v.Roots = append(v.Roots, c.Raw)
@@ -128,29 +128,29 @@ func newVectorOptions(o verify.Options) VectorOptions {
 		v.CRLs = append(v.CRLs, l.Raw)
 	}
 	for _, h := range o.Anchors.Hosts {
-		v.Hosts = append(v.Hosts, vectorHost(h))
+		v.Hosts = append(v.Hosts, host(h))
 	}
 	for _, g := range o.Anchors.Guests {
-		v.Guests = append(v.Guests, vectorGuest(g))
+		v.Guests = append(v.Guests, guest(g))
 	}
 	for _, a := range o.Anchors.Activated {
-		v.Activated = append(v.Activated, vectorKeys(a))
+		v.Activated = append(v.Activated, keys(a))
 	}
 	for _, r := range o.Anchors.Registered {
-		v.Registered = append(v.Registered, vectorRegistration(r))
+		v.Registered = append(v.Registered, registration(r))
 	}
 	if o.Previous != nil {
-		p := vectorPrevious(*o.Previous)
+		p := previous(*o.Previous)
 		v.Previous = &p
 	}
 	if len(o.Xen.Labels)+len(o.Xen.Groups)+len(o.Xen.GroupKeys) > 0 {
-		x := vectorXen(o.Xen)
+		x := xenHost(o.Xen)
 		v.Xen = &x
 	}
 	return v
 }
 
-func (v *VectorOptions) options() (verify.Options, error) {
+func (v *Options) options() (verify.Options, error) {
 	o := verify.Options{
 		Challenge: v.Challenge, Now: v.Now, AnyHost: v.AnyHost, VM: v.VM, LinkMinimum: v.LinkMinimum,
 		RequireRevocation: v.RequireRevocation, UnsafeAnyChallenge: v.UnsafeAny, Host: verify.Expect(v.Host), Guest: verify.Expect(v.Guest),
@@ -203,7 +203,7 @@ func certificates(ders [][]byte) (list []*x509.Certificate, err error) {
 }
 
 // members splits options into the members of their JSON object.
-func (v VectorOptions) members() (map[string]json.RawMessage, error) {
+func (v Options) members() (map[string]json.RawMessage, error) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return nil, err
@@ -213,7 +213,7 @@ func (v VectorOptions) members() (map[string]json.RawMessage, error) {
 }
 
 // TestOptions returns the options of a test.
-func (x *Index) TestOptions(t *VectorTest) (verify.Options, error) {
+func (x *Index) TestOptions(t *Test) (verify.Options, error) {
 	m, err := x.Options.members()
 	if err != nil {
 		return verify.Options{}, err
@@ -225,7 +225,7 @@ func (x *Index) TestOptions(t *VectorTest) (verify.Options, error) {
 	if err != nil {
 		return verify.Options{}, err
 	}
-	var v VectorOptions
+	var v Options
 	if err := json.Unmarshal(data, &v); err != nil {
 		return verify.Options{}, fmt.Errorf("vector %s: options: %w", t.Name, err)
 	}
@@ -249,7 +249,7 @@ func Files() (map[string][]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		options := newVectorOptions(opts)
+		options := newOptions(opts)
 		if i == 0 {
 			x.Options = options
 			if base, err = options.members(); err != nil {
@@ -265,7 +265,7 @@ func Files() (map[string][]byte, error) {
 				delete(m, name)
 			}
 		}
-		t := VectorTest{ID: i + 1, Name: v.Name, Comment: v.Comment, Flags: v.Flags, CVEs: v.CVEs, Options: m}
+		t := Test{ID: i + 1, Name: v.Name, Comment: v.Comment, Flags: v.Flags, CVEs: v.CVEs, Options: m}
 		if err := t.judge(&v, bundle, opts); err != nil {
 			return nil, err
 		}
@@ -285,7 +285,7 @@ func Files() (map[string][]byte, error) {
 }
 
 // judge fills in the outcome, which has to be the vector's.
-func (t *VectorTest) judge(v *Vector, bundle []byte, opts verify.Options) error {
+func (t *Test) judge(v *Vector, bundle []byte, opts verify.Options) error {
 	r, err := verify.Evidence(bundle, opts)
 	if err != nil {
 		return fmt.Errorf("vector %s: %w", v.Name, err)
@@ -303,7 +303,7 @@ func (t *VectorTest) judge(v *Vector, bundle []byte, opts verify.Options) error 
 }
 
 // Outcome fills in what a report says, in the order of the catalogue.
-func (t *VectorTest) Outcome(r *verify.Report) {
+func (t *Test) Outcome(r *verify.Report) {
 	t.Result, t.Fails, t.Warns, t.Undecided, t.Blocked = "valid", nil, nil, nil, nil
 	for _, c := range r.Checks {
 		switch {

@@ -1,10 +1,11 @@
-package testlab
+package vectors
 
 import (
 	"crypto/sha1"
 	"slices"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -26,7 +27,7 @@ func xenKeyVectors() []Vector {
 		Comment: "an identity key of another TPM signs beside this host's endorsement key",
 	}, func(s *XenScene) error {
 		s.World.Host.AIK = s.World.OtherHost.AIK
-		s.Bundle.Host.AK.Public = identityPubkey(&s.World.Host.AIK.PublicKey)
+		s.Bundle.Host.AK.Public = testlab.IdentityPubkey(&s.World.Host.AIK.PublicKey)
 		return s.again()
 	})
 	add(Vector{
@@ -42,7 +43,7 @@ func xenKeyVectors() []Vector {
 		Name: "AIKSwapped", Flags: []string{"ForgedQuote"}, Fails: []string{"host.quote.signature"},
 		Comment: "another key signed than the one that is shown",
 	}, func(s *XenScene) (err error) {
-		s.Bundle.Host.Quote.Signature, err = xenSign(s.World.OtherHost.AIK, s.Bundle.Host.Quote.Attest)
+		s.Bundle.Host.Quote.Signature, err = testlab.XenSign(s.World.OtherHost.AIK, s.Bundle.Host.Quote.Attest)
 		return err
 	})
 	add(Vector{
@@ -108,46 +109,48 @@ func xenKeyVectors() []Vector {
 		g := &s.Bundle.Guest.Quote
 		g.Attest = g.Attest[:len(g.Attest)-1]
 		d := quote.Labelled("xen-deep-quote/v1", s.Bundle.Challenge)
-		infos := xenInfos(1, s.World.Guest.VM, "", nil)
-		return s.World.Host.Quote(s.Bundle.Host, xenStepB(1, xenStepA([sha1.Size]byte(d[:]), g.Attest), infos))
+		infos := testlab.XenInfos(1, s.World.Guest.VM, "", nil)
+		return s.World.Host.Quote(s.Bundle.Host, testlab.XenStepB(1, testlab.XenStepA([sha1.Size]byte(d[:]), g.Attest), infos))
 	})
 	add(Vector{
 		Name: "GuestShowsKey", Flags: []string{"Unsigned"}, Fails: []string{"guest.ak.attributes"},
 		Comment: "the guest shows a key that nothing speaks for",
 	}, func(s *XenScene) error {
-		s.Bundle.Guest.AK.Public = identityPubkey(&s.World.OtherHost.AIK.PublicKey)
+		s.Bundle.Guest.AK.Public = testlab.IdentityPubkey(&s.World.OtherHost.AIK.PublicKey)
 		return nil
 	})
 	add(Vector{
 		Name: "EKPlainKey", Comment: "an EK certificate with an rsaEncryption key, as later makers wrote it",
-	}, func(s *XenScene) error { return s.certify(XenCertOptions{Plain: true}) })
+	}, func(s *XenScene) error { return s.certify(testlab.XenCertOptions{Plain: true}) })
 	add(Vector{
 		Name: "EKExpired", Flags: []string{"EKCertificate"}, Warns: []string{"host.ek.chain"},
 		Comment: "the EK certificate has run out; the host is enrolled, so that only warns",
-	}, func(s *XenScene) error { return s.certify(XenCertOptions{NotAfter: now.AddDate(-3, 0, 0)}) })
+	}, func(s *XenScene) error {
+		return s.certify(testlab.XenCertOptions{NotAfter: testlab.Now().AddDate(-3, 0, 0)})
+	})
 	add(Vector{
 		Name: "EKExpiredAnyHost", Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
 		Comment: "the EK certificate has run out, and any host of a known maker will do",
 	}, func(s *XenScene) error {
 		s.Options.AnyHost = true
-		return s.certify(XenCertOptions{NotAfter: now.AddDate(-3, 0, 0)})
+		return s.certify(testlab.XenCertOptions{NotAfter: testlab.Now().AddDate(-3, 0, 0)})
 	})
 	add(Vector{
 		Name: "EKExpiredAccepted", Comment: "the same, and the policy takes it as it was on its last day",
 	}, func(s *XenScene) error {
 		s.Options.Host.AcceptExpiredEK = true
-		return s.certify(XenCertOptions{NotAfter: now.AddDate(-3, 0, 0)})
+		return s.certify(testlab.XenCertOptions{NotAfter: testlab.Now().AddDate(-3, 0, 0)})
 	})
 	add(Vector{
 		Name: "EKOtherLabel", Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
 		Comment: "the EK certificate's OAEP parameters have another label than TPMs use",
-	}, func(s *XenScene) error { return s.certify(XenCertOptions{Label: "other"}) })
+	}, func(s *XenScene) error { return s.certify(testlab.XenCertOptions{Label: "other"}) })
 	add(Vector{
 		Name: "EKCertTampered", Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
 		Comment: "a byte of the EK certificate's SHA-1 signature is changed",
 	}, func(s *XenScene) error {
 		c := s.Bundle.Host.EK.Certificates[0]
-		s.Bundle.Host.EK.Certificates[0] = flipped(c, len(c)-1)
+		s.Bundle.Host.EK.Certificates[0] = testlab.Flipped(c, len(c)-1)
 		return nil
 	})
 	list = append(list, Vector{
@@ -168,7 +171,7 @@ func xenKeyVectors() []Vector {
 	return list
 }
 
-func (s *XenScene) certify(o XenCertOptions) error {
+func (s *XenScene) certify(o testlab.XenCertOptions) error {
 	cert, err := s.World.Maker.EKCertificate(&s.World.Host.EK.PublicKey, s.World.Now, o)
 	s.Bundle.Host.EK.Certificates = [][]byte{cert}
 	return err

@@ -1,10 +1,11 @@
-package testlab
+package vectors
 
 import (
 	"fmt"
 	"regexp"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -47,14 +48,14 @@ func formatVectors() []Vector {
 		nothing("PCRValueShort", "a PCR value that is too short for its bank", edit(`"0": "(..)`, "")),
 		nothing("PCRBankUnknown", "a PCR bank that is no hash algorithm", replace(`"sha256": {`, `"md5": {`)),
 		nothing("BadHex", "a digit that is not hexadecimal", edit(`"0": "(.)`, "g")),
-		nothing("UpperHex", "a value has one spelling", edit(`"challenge": "([0-9a-f]*)"`, strings.ToUpper(quote.Hex(Challenge(1)).String()))),
+		nothing("UpperHex", "a value has one spelling", edit(`"challenge": "([0-9a-f]*)"`, strings.ToUpper(quote.Hex(testlab.Challenge(1)).String()))),
 		nothing("BadBase64", "a byte string that is not base64", edit(`"attest": "(.)`, "*")),
 		nothing("ChallengeShort", "a challenge of 15 bytes", edit(`"challenge": "([0-9a-f]*)"`, strings.Repeat("00", 15))),
 		nothing("ChallengeLong", "a challenge of 65 bytes", edit(`"challenge": "([0-9a-f]*)"`, strings.Repeat("00", 65))),
 		nothing("ChallengeNull", "no challenge", edit(`"challenge": ("[0-9a-f]*")`, "null")),
 		nothing("LayersNull", "neither a guest nor a host", func(string) string {
 			return fmt.Sprintf(`{"mediaType": %q, "challenge": "%s", "guest": null, "host": null, "link": {"method": "none"}, "context": {}}`+"\n",
-				quote.MediaType, quote.Hex(Challenge(1)))
+				quote.MediaType, quote.Hex(testlab.Challenge(1)))
 		}),
 		nothing("LinkMethodUnknown", "a link method that does not exist", replace(`"host-vouched"`, `"trust-me"`)),
 		nothing("UUIDMalformed", "a uuid with a digit missing", edit(`"vm": "(.)`, "")),

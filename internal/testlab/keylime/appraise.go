@@ -1,4 +1,4 @@
-package testlab
+package keylime
 
 import (
 	"bytes"
@@ -24,7 +24,7 @@ import (
 
 // appraise is what a verifier does with evidence: the quote, the PCRs, and with the
 // plug-in the verdict document.
-func (k *Keylime) appraise(id string, a *keylimeAgent, at *keylimeAttestation) bool {
+func (k *Installation) appraise(id string, a *enrolled, at *attestation) bool {
 	offered := slices.ContainsFunc(at.collected, func(item map[string]any) bool { return item["evidence_type"] == "deep_attestation" })
 	if k.opts.Plugin != nil && a.needsDocument() && !offered {
 		return false
@@ -56,7 +56,7 @@ func (k *Keylime) appraise(id string, a *keylimeAgent, at *keylimeAttestation) b
 }
 
 // needsDocument reads the metadata as the plug-in does.
-func (a *keylimeAgent) needsDocument() bool {
+func (a *enrolled) needsDocument() bool {
 	var m struct {
 		Deep struct {
 			Plugin bool `json:"plugin"`
@@ -66,7 +66,7 @@ func (a *keylimeAgent) needsDocument() bool {
 }
 
 // accepts compares with the tpm_policy.
-func (a *keylimeAgent) accepts(subjects []int, values map[int][]byte) bool {
+func (a *enrolled) accepts(subjects []int, values map[int][]byte) bool {
 	for _, n := range subjects {
 		if !slices.Contains(a.Policy[strconv.Itoa(n)], hex.EncodeToString(values[n])) {
 			return false
@@ -132,7 +132,7 @@ func signedBy(p *quote.Public, message, sig []byte) bool {
 }
 
 // goodDocument does what the plug-in in examples/keylime does.
-func (k *Keylime) goodDocument(id string, challenge, data []byte) bool {
+func (k *Installation) goodDocument(id string, challenge, data []byte) bool {
 	var e struct {
 		Type       string `json:"payloadType"`
 		Payload    []byte `json:"payload"`

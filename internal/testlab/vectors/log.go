@@ -1,4 +1,4 @@
-package testlab
+package vectors
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -16,40 +17,40 @@ func eventLogVectors() []Vector {
 		v.logs = bothLayers
 		list = append(list, both(v, change)...)
 	}
-	attack := func(name, comment, fails string, edit func(*logEditor)) {
+	attack := func(name, comment, fails string, edit func(*testlab.LogEditor)) {
 		add(Vector{Name: name, Comment: comment, Flags: []string{"TamperedLog"}, Fails: []string{fails}},
 			func(s side) error { return s.editLog(edit) })
 	}
 	attack("EventLogTruncated", "the log's last event is left out", "*.log.replay",
-		func(l *logEditor) { l.events = l.events[:len(l.events)-1] })
+		func(l *testlab.LogEditor) { l.Events = l.Events[:len(l.Events)-1] })
 	attack("EventLogExtended", "the log has an event that was not measured", "*.log.replay",
-		func(l *logEditor) { l.events = append(l.events, l.events[len(l.events)-1]) })
-	attack("EventLogReordered", "two events of a PCR stand in each other's place", "*.log.replay", func(l *logEditor) {
-		at := l.of(7)
-		l.events[at[0]], l.events[at[1]] = l.events[at[1]], l.events[at[0]]
+		func(l *testlab.LogEditor) { l.Events = append(l.Events, l.Events[len(l.Events)-1]) })
+	attack("EventLogReordered", "two events of a PCR stand in each other's place", "*.log.replay", func(l *testlab.LogEditor) {
+		at := l.Of(7)
+		l.Events[at[0]], l.Events[at[1]] = l.Events[at[1]], l.Events[at[0]]
 	})
 	attack("EventLogHeaderOnly", "nothing is left of the log but its header", "*.log.replay",
-		func(l *logEditor) { l.events = nil })
+		func(l *testlab.LogEditor) { l.Events = nil })
 	attack("EventLogDigestChanged", "an event has another digest", "*.log.replay",
-		func(l *logEditor) { e := &l.events[l.of(0)[0]]; e.Digests = digests(e, 1) })
-	attack("EventsOfPCR4Removed", "all events of PCR 4 are left out: it holds what was booted", "*.log.coverage", func(l *logEditor) {
-		l.events = slices.DeleteFunc(l.events, func(e quote.Event) bool { return e.PCR == 4 })
+		func(l *testlab.LogEditor) { e := &l.Events[l.Of(0)[0]]; e.Digests = digests(e, 1) })
+	attack("EventsOfPCR4Removed", "all events of PCR 4 are left out: it holds what was booted", "*.log.coverage", func(l *testlab.LogEditor) {
+		l.Events = slices.DeleteFunc(l.Events, func(e quote.Event) bool { return e.PCR == 4 })
 	})
-	attack("SeparatorDuplicated", "a separator stands there twice, so that what follows seems to be after boot", "*.log.replay", func(l *logEditor) {
-		i := slices.IndexFunc(l.events, func(e quote.Event) bool { return e.Type == quote.EventSeparator })
-		l.events = slices.Insert(l.events, i, l.events[i])
+	attack("SeparatorDuplicated", "a separator stands there twice, so that what follows seems to be after boot", "*.log.replay", func(l *testlab.LogEditor) {
+		i := slices.IndexFunc(l.Events, func(e quote.Event) bool { return e.Type == quote.EventSeparator })
+		l.Events = slices.Insert(l.Events, i, l.Events[i])
 	})
-	attack("EventDataRewritten", "the data of a separator says something else than was measured", "*.log.data", func(l *logEditor) {
-		i := slices.IndexFunc(l.events, func(e quote.Event) bool { return e.Type == quote.EventSeparator })
-		l.events[i].Data = []byte("safe")
+	attack("EventDataRewritten", "the data of a separator says something else than was measured", "*.log.data", func(l *testlab.LogEditor) {
+		i := slices.IndexFunc(l.Events, func(e quote.Event) bool { return e.Type == quote.EventSeparator })
+		l.Events[i].Data = []byte("safe")
 	})
-	attack("EventVariableRewritten", "the SecureBoot variable in the log is not the one that was measured", "*.log.data", func(l *logEditor) {
-		e := &l.events[l.of(7)[0]]
-		e.Data = flipped(e.Data, len(e.Data)-1)
+	attack("EventVariableRewritten", "the SecureBoot variable in the log is not the one that was measured", "*.log.data", func(l *testlab.LogEditor) {
+		e := &l.Events[l.Of(7)[0]]
+		e.Data = testlab.Flipped(e.Data, len(e.Data)-1)
 	})
-	attack("EventTypeRewritten", "an event is given a type whose digest is that of its data, and is not", "*.log.data", func(l *logEditor) {
-		i := slices.IndexFunc(l.events, func(e quote.Event) bool { return e.Type == quote.EventEFIPlatformFirmwareBlob })
-		l.events[i].Type = quote.EventEFIAction
+	attack("EventTypeRewritten", "an event is given a type whose digest is that of its data, and is not", "*.log.data", func(l *testlab.LogEditor) {
+		i := slices.IndexFunc(l.Events, func(e quote.Event) bool { return e.Type == quote.EventEFIPlatformFirmwareBlob })
+		l.Events[i].Type = quote.EventEFIAction
 	})
 	// Measured by a firmware that does not exist, or later by root: the quote holds,
 	// and so does the log.
@@ -68,7 +69,7 @@ func eventLogVectors() []Vector {
 			return append(events, events[at(events)])
 		})
 		measured(fmt.Sprintf("SeparatorOfErrorPCR%d", n), "the firmware measured that something failed", func(events []quote.Event) []quote.Event {
-			events[at(events)] = MeasuredText(n, quote.EventSeparator, []byte("failed"), []byte{1, 0, 0, 0})
+			events[at(events)] = testlab.MeasuredText(n, quote.EventSeparator, []byte("failed"), []byte{1, 0, 0, 0})
 			return events
 		})
 	}
@@ -76,7 +77,7 @@ func eventLogVectors() []Vector {
 		e := events[slices.IndexFunc(events, func(e quote.Event) bool { return e.PCR == 7 && e.Type == quote.EventEFIVariableDriverConfig })]
 		data := bytes.Clone(e.Data)
 		data[len(data)-1] = 1
-		return append(events, MeasuredText(7, e.Type, data, data))
+		return append(events, testlab.MeasuredText(7, e.Type, data, data))
 	})
 	add(Vector{
 		Name: "SeparatorsOfOnes", Comment: "the separators are the older specification's -1, as a PC BIOS measures them",
@@ -84,7 +85,7 @@ func eventLogVectors() []Vector {
 		return s.remeasure(func(events []quote.Event) []quote.Event {
 			for i, e := range events {
 				if e.Type == quote.EventSeparator {
-					events[i] = MeasuredText(e.PCR, e.Type, bytes.Repeat([]byte{0xFF}, 4), bytes.Repeat([]byte{0xFF}, 4))
+					events[i] = testlab.MeasuredText(e.PCR, e.Type, bytes.Repeat([]byte{0xFF}, 4), bytes.Repeat([]byte{0xFF}, 4))
 				}
 			}
 			return events
@@ -98,12 +99,12 @@ func eventLogVectors() []Vector {
 		})
 	})
 	attack("EventSilenced", "an event is made one that is not extended", "*.log.replay",
-		func(l *logEditor) { l.events[l.of(7)[0]].Type = quote.EventNoAction })
-	only := func(alg quote.Alg) func(l *logEditor) {
-		return func(l *logEditor) {
-			l.algs = slices.DeleteFunc(slices.Clone(l.algs), func(a quote.AlgSize) bool { return a.Alg != alg })
-			for i := range l.events {
-				l.events[i].Digests = slices.DeleteFunc(slices.Clone(l.events[i].Digests), func(d quote.EventDigest) bool { return d.Alg != alg })
+		func(l *testlab.LogEditor) { l.Events[l.Of(7)[0]].Type = quote.EventNoAction })
+	only := func(alg quote.Alg) func(l *testlab.LogEditor) {
+		return func(l *testlab.LogEditor) {
+			l.Algs = slices.DeleteFunc(slices.Clone(l.Algs), func(a quote.AlgSize) bool { return a.Alg != alg })
+			for i := range l.Events {
+				l.Events[i].Digests = slices.DeleteFunc(slices.Clone(l.Events[i].Digests), func(d quote.EventDigest) bool { return d.Alg != alg })
 			}
 		}
 	}
@@ -113,24 +114,24 @@ func eventLogVectors() []Vector {
 	add(Vector{
 		Name: "EventLogOfTPM12", Comment: "the log is in the format of a TPM 1.2, with SHA-1 digests", Undecided: []string{"*.log.parse"},
 	}, func(s side) error {
-		l, err := newLogEditor(s.layer().Logs.UEFI)
+		l, err := testlab.NewLogEditor(s.layer().Logs.UEFI)
 		if err != nil {
 			return err
 		}
-		s.layer().Logs.UEFI = l.encodeSHA1()
+		s.layer().Logs.UEFI = l.EncodeSHA1()
 		return nil
 	})
 	add(Vector{
 		Name: "EventLogNamesMoreBanks", Comment: "the log's header names a bank that no event carries, as some firmware does",
 	}, func(s side) error {
-		return s.editLog(func(l *logEditor) {
-			banks := l.algs
+		return s.editLog(func(l *testlab.LogEditor) {
+			banks := l.Algs
 			only(quote.SHA256)(l)
-			l.algs = banks
+			l.Algs = banks
 		})
 	})
-	attack("EventLogCarriesFewerBanksOnce", "one event has fewer digests than the others", "*.log.parse", func(l *logEditor) {
-		e := &l.events[len(l.events)/2]
+	attack("EventLogCarriesFewerBanksOnce", "one event has fewer digests than the others", "*.log.parse", func(l *testlab.LogEditor) {
+		e := &l.Events[len(l.Events)/2]
 		e.Digests = e.Digests[:len(e.Digests)-1]
 	})
 	exits := func(events []quote.Event) []quote.Event {
@@ -139,17 +140,17 @@ func eventLogVectors() []Vector {
 	add(Vector{
 		Name: "EventLogOfOldKernel", Comment: "the log lacks what the firmware measured when the kernel left the boot services, as before Linux 5.3", Warns: []string{"*.log.replay"},
 	}, func(s side) error {
-		return s.editLog(func(l *logEditor) { l.events = exits(l.events) })
+		return s.editLog(func(l *testlab.LogEditor) { l.Events = exits(l.Events) })
 	})
-	attack("EventLogLacksOneExit", "the log lacks one of the two measurements of ExitBootServices: no kernel does that", "*.log.replay", func(l *logEditor) {
-		at := l.of(5)
-		l.events = slices.Delete(l.events, at[len(at)-1], at[len(at)-1]+1)
+	attack("EventLogLacksOneExit", "the log lacks one of the two measurements of ExitBootServices: no kernel does that", "*.log.replay", func(l *testlab.LogEditor) {
+		at := l.Of(5)
+		l.Events = slices.Delete(l.Events, at[len(at)-1], at[len(at)-1]+1)
 	})
 	locality := func(padding ...byte) func(s side) error {
 		return func(s side) error {
 			m := s.machine()
 			if err := m.Remeasure(func(events []quote.Event) []quote.Event {
-				e := MeasuredText(0, quote.EventNoAction, append([]byte("StartupLocality\x00\x03"), padding...), nil)
+				e := testlab.MeasuredText(0, quote.EventNoAction, append([]byte("StartupLocality\x00\x03"), padding...), nil)
 				return slices.Insert(events, 0, e)
 			}); err != nil {
 				return err
@@ -164,13 +165,13 @@ func eventLogVectors() []Vector {
 		if err := locality(make([]byte, 33)...)(s); err != nil {
 			return err
 		}
-		return s.editLog(func(l *logEditor) { l.events[0].Data = append(bytes.Clone(l.events[0].Data[:49]), 1) })
+		return s.editLog(func(l *testlab.LogEditor) { l.Events[0].Data = append(bytes.Clone(l.Events[0].Data[:49]), 1) })
 	})
 	habit := func(kind quote.EventType, text string) func(s side) error {
 		return func(s side) error {
 			return s.remeasure(func(events []quote.Event) []quote.Event {
 				at := slices.IndexFunc(events, func(e quote.Event) bool { return e.PCR == 0 })
-				return slices.Insert(events, at, MeasuredText(0, kind, []byte(text), []byte("something else")))
+				return slices.Insert(events, at, testlab.MeasuredText(0, kind, []byte(text), []byte("something else")))
 			})
 		}
 	}
@@ -188,10 +189,10 @@ func eventLogVectors() []Vector {
 	add(Vector{
 		Name: "EventLogSM3", Comment: "the log has a bank whose hash nobody here can compute: it is carried along",
 	}, func(s side) error {
-		return s.editLog(func(l *logEditor) {
-			l.algs = append(l.algs, quote.AlgSize{Alg: quote.SM3, Size: 32})
-			for i := range l.events {
-				l.events[i].Digests = append(slices.Clone(l.events[i].Digests), quote.EventDigest{Alg: quote.SM3, Digest: make([]byte, 32)})
+		return s.editLog(func(l *testlab.LogEditor) {
+			l.Algs = append(l.Algs, quote.AlgSize{Alg: quote.SM3, Size: 32})
+			for i := range l.Events {
+				l.Events[i].Digests = append(slices.Clone(l.Events[i].Digests), quote.EventDigest{Alg: quote.SM3, Digest: make([]byte, 32)})
 			}
 		})
 	})
@@ -201,7 +202,7 @@ func eventLogVectors() []Vector {
 	add(Vector{
 		Name: "EventLogOfOtherBoot", Comment: "the log is of another boot, with other software", Flags: []string{"TamperedLog"}, Fails: []string{"*.log.replay"},
 	}, func(s side) error {
-		m := &Machine{}
+		m := &testlab.Machine{}
 		err := m.Boot("grub-sb")
 		s.layer().Logs.UEFI = m.Logs.UEFI
 		return err
@@ -217,13 +218,13 @@ func eventLogVectors() []Vector {
 	add(Vector{
 		Name: "PCR15ExtendedUnlogged", Comment: "PCR 15 was extended after boot, and no log says by what", Warns: []string{"*.log.coverage"},
 	}, func(s side) error {
-		return s.boot(func(bank map[int]quote.Hex) { bank[15] = extended(bank[15], quote.Hex(Challenge(3))) })
+		return s.boot(func(bank map[int]quote.Hex) { bank[15] = testlab.Extended(bank[15], quote.Hex(testlab.Challenge(3))) })
 	})
 	list = append(list, Vector{
 		Name: "GuestPCR11ExtendedUnlogged", Comment: "PCR 11 was extended after boot, by a systemd that does not log it", logs: "guest",
 		Warns: []string{"guest.log.replay"},
 		change: func(s *Scene) error {
-			return s.guest().boot(func(bank map[int]quote.Hex) { bank[11] = extended(bank[11], quote.Hex(Challenge(3))) })
+			return s.guest().boot(func(bank map[int]quote.Hex) { bank[11] = testlab.Extended(bank[11], quote.Hex(testlab.Challenge(3))) })
 		},
 	})
 
@@ -237,7 +238,7 @@ func eventLogVectors() []Vector {
 			return err
 		}
 		for _, late := range []record{{15, "phase", "ready"}, {12, "phase", "late"}} {
-			s.layer().Logs.Userspace = append(s.layer().Logs.Userspace, late.encode(Challenge(4))...)
+			s.layer().Logs.Userspace = append(s.layer().Logs.Userspace, late.encode(testlab.Challenge(4))...)
 		}
 		return nil
 	})
@@ -271,11 +272,6 @@ func eventLogVectors() []Vector {
 // cut takes a few bytes off a log's end.
 func cut(log *[]byte) { *log = (*log)[:len(*log)-5] }
 
-func extended(pcr, digest []byte) quote.Hex {
-	d := sha256.Sum256(slices.Concat(pcr, digest))
-	return d[:]
-}
-
 // digests returns the event's digests with a bit of each changed.
 func digests(e *quote.Event, bit byte) []quote.EventDigest {
 	list := slices.Clone(e.Digests)
@@ -302,7 +298,7 @@ func (s side) measure(records ...record) error {
 	return s.boot(func(bank map[int]quote.Hex) {
 		for _, r := range records {
 			digest := sha256.Sum256([]byte(r.text))
-			bank[r.pcr] = extended(bank[r.pcr], digest[:])
+			bank[r.pcr] = testlab.Extended(bank[r.pcr], digest[:])
 			s.layer().Logs.Userspace = append(s.layer().Logs.Userspace, r.encode(digest[:])...)
 		}
 	})
@@ -311,11 +307,11 @@ func (s side) measure(records ...record) error {
 // hide moves a PCR's last event to systemd's log.
 func (s side) hide(pcr int) error {
 	var hidden quote.Hex
-	err := s.editLog(func(l *logEditor) {
-		at := l.of(pcr)
+	err := s.editLog(func(l *testlab.LogEditor) {
+		at := l.Of(pcr)
 		last := at[len(at)-1]
-		hidden = l.events[last].Digest(quote.SHA256)
-		l.events = slices.Delete(l.events, last, last+1)
+		hidden = l.Events[last].Digest(quote.SHA256)
+		l.Events = slices.Delete(l.Events, last, last+1)
 	})
 	s.layer().Logs.Userspace = record{pcr, "phase", "sysinit"}.encode(hidden)
 	return err
@@ -349,12 +345,12 @@ func (s side) remeasure(edit func([]quote.Event) []quote.Event) error {
 }
 
 // editLog changes the layer's firmware log.
-func (s side) editLog(edit func(*logEditor)) error {
-	l, err := newLogEditor(s.layer().Logs.UEFI)
+func (s side) editLog(edit func(*testlab.LogEditor)) error {
+	l, err := testlab.NewLogEditor(s.layer().Logs.UEFI)
 	if err != nil {
 		return err
 	}
 	edit(l)
-	s.layer().Logs.UEFI = l.encode()
+	s.layer().Logs.UEFI = l.Encode()
 	return nil
 }

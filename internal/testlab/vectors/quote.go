@@ -1,8 +1,9 @@
-package testlab
+package vectors
 
 import (
 	"math/big"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -32,14 +33,14 @@ func goodVectors() []Vector {
 			Name: "GoodRSA", Comment: "RSA-2048 keys with RSASSA, and an RSA endorsement key",
 			change: func(s *Scene) (err error) {
 				h := s.World.Host
-				if h.EK, err = NewKey(KeyTemplate{Label: "RSA EK", Attributes: EKAttributes, RSA: 2048}); err != nil {
+				if h.EK, err = testlab.NewKey(testlab.KeyTemplate{Label: "RSA EK", Attributes: testlab.EKAttributes, RSA: 2048}); err != nil {
 					return err
 				}
-				if err = s.World.certify(h, s.World.Maker, nil); err != nil {
+				if err = s.World.Certify(h, s.World.Maker, nil); err != nil {
 					return err
 				}
 				for _, side := range s.sides() {
-					if err := side.key(func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 }); err != nil {
+					if err := side.key(func(t *testlab.KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 }); err != nil {
 						return err
 					}
 				}
@@ -88,24 +89,24 @@ func goodVectors() []Vector {
 			Name: "GoodTamperedGuestPCR", Flags: []string{"Policy"},
 			Comment: "the guest booted another kernel and says so: authentic, and for the policy to refuse",
 			change: func(s *Scene) error {
-				return s.guest().boot(func(bank map[int]quote.Hex) { bank[4] = flipped(bank[4], 0) })
+				return s.guest().boot(func(bank map[int]quote.Hex) { bank[4] = testlab.Flipped(bank[4], 0) })
 			},
 		},
 		{
 			Name: "GoodTamperedHostPCR", Flags: []string{"Policy"},
 			Comment: "the host booted another kernel and says so: authentic, and for the policy to refuse",
 			change: func(s *Scene) error {
-				return s.host().boot(func(bank map[int]quote.Hex) { bank[4] = flipped(bank[4], 0) })
+				return s.host().boot(func(bank map[int]quote.Hex) { bank[4] = testlab.Flipped(bank[4], 0) })
 			},
 		},
 	}
 }
 
 // previous makes the options hold a last result of this guest on some host.
-func (s *Scene) previous(host *Machine) error {
+func (s *Scene) previous(host *testlab.Machine) error {
 	p := &verify.Previous{HostClock: s.World.Host.Clock, GuestClock: s.World.Guest.Clock}
 	for _, k := range []struct {
-		key  *Key
+		key  *testlab.Key
 		name *quote.Hex
 	}{{host.EK, &p.HostEK}, {host.AK, &p.HostAK}, {s.World.Guest.EK, &p.GuestEK}, {s.World.Guest.AK, &p.GuestAK}} {
 		var err error
@@ -115,13 +116,6 @@ func (s *Scene) previous(host *Machine) error {
 	}
 	s.Options.Previous = p
 	return nil
-}
-
-// flipped returns a copy with the lowest bit of byte i changed.
-func flipped(b []byte, i int) []byte {
-	c := append([]byte(nil), b...)
-	c[i] ^= 1
-	return c
 }
 
 // clock is where a quote's clockInfo is told from the last result's.

@@ -1,9 +1,10 @@
-package testlab
+package vectors
 
 import (
 	"errors"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -22,11 +23,11 @@ func signerVectors() []Vector {
 		}
 	}
 	primary := func(h quote.Hierarchy) func(side) error {
-		return qualify(func(_ side, ak, _ quote.Hex) quote.Hex { return qualified(h, ak) })
+		return qualify(func(_ side, ak, _ quote.Hex) quote.Hex { return testlab.Qualified(h, ak) })
 	}
 	noise := []string{"*.quote.signer"}
 	add(Vector{Name: "SignerUnderEK", Comment: "the attestation key is under the endorsement key, as a Keylime agent makes it"},
-		qualify(func(_ side, ak, ek quote.Hex) quote.Hex { return qualified(quote.HierarchyEndorsement, ek, ak) }))
+		qualify(func(_ side, ak, ek quote.Hex) quote.Hex { return testlab.Qualified(quote.HierarchyEndorsement, ek, ak) }))
 	add(Vector{Name: "SignerPlatform", Comment: "the attestation key is a primary key of the platform hierarchy, for which nothing is obfuscated either"},
 		primary(quote.HierarchyPlatform))
 	add(Vector{
@@ -40,14 +41,14 @@ func signerVectors() []Vector {
 	add(Vector{
 		Name: "SignerUnderStorageKey", Flags: []string{"Obfuscated"}, Warns: noise,
 		Comment: "the attestation key is under a key of the owner hierarchy that the evidence does not show",
-	}, qualify(func(_ side, ak, ek quote.Hex) quote.Hex { return qualified(quote.HierarchyOwner, ek, ak) }))
+	}, qualify(func(_ side, ak, ek quote.Hex) quote.Hex { return testlab.Qualified(quote.HierarchyOwner, ek, ak) }))
 	add(Vector{
 		Name: "SignerOtherKey", Flags: []string{"Obfuscated"}, Warns: noise,
 		Comment: "the qualified Name is that of another primary key of the endorsement hierarchy",
-	}, qualify(func(_ side, _, ek quote.Hex) quote.Hex { return qualified(quote.HierarchyEndorsement, ek) }))
+	}, qualify(func(_ side, _, ek quote.Hex) quote.Hex { return testlab.Qualified(quote.HierarchyEndorsement, ek) }))
 	malformed := func(name, comment string, q func(right quote.Hex) quote.Hex) {
 		add(Vector{Name: "Signer" + name, Flags: []string{"ForgedQuote"}, Comment: comment, Fails: []string{"*.quote.signer"}},
-			qualify(func(_ side, ak, _ quote.Hex) quote.Hex { return q(qualified(quote.HierarchyEndorsement, ak)) }))
+			qualify(func(_ side, ak, _ quote.Hex) quote.Hex { return q(testlab.Qualified(quote.HierarchyEndorsement, ak)) }))
 	}
 	malformed("Missing", "the quote names no signer", func(quote.Hex) quote.Hex { return nil })
 	malformed("Short", "the signer's qualified Name lacks its last byte", func(q quote.Hex) quote.Hex { return q[:len(q)-1] })
@@ -66,7 +67,7 @@ func signerVectors() []Vector {
 			now := s.machine().Clock
 			edit(&now, s.lastClock())
 			return s.attest(func(a *quote.Attest) {
-				a.Clock, a.QualifiedSigner = now, qualified(quote.HierarchyOwner, ak)
+				a.Clock, a.QualifiedSigner = now, testlab.Qualified(quote.HierarchyOwner, ak)
 			})
 		}
 	}
@@ -112,7 +113,7 @@ func otherKeyVectors() []Vector {
 			this := side{s, layer}
 			this.lastClock().ResetCount += boots
 			last := s.Options.Previous
-			err := this.key(func(t *KeyTemplate) { t.Label += ", another" })
+			err := this.key(func(t *testlab.KeyTemplate) { t.Label += ", another" })
 			s.Options.Previous = last
 			return err
 		}
@@ -131,7 +132,7 @@ func otherKeyVectors() []Vector {
 		Flags: []string{"Rollback"}, Undecided: []string{"guest.quote.clock"},
 		change: func(s *Scene) error {
 			err := s.previous(s.World.Host)
-			s.Options.Previous.GuestAK, s.Options.Previous.GuestEK = flipped(s.Options.Previous.GuestAK, 10), nil
+			s.Options.Previous.GuestAK, s.Options.Previous.GuestEK = testlab.Flipped(s.Options.Previous.GuestAK, 10), nil
 			return err
 		},
 	}, Vector{
@@ -139,7 +140,7 @@ func otherKeyVectors() []Vector {
 		Warns: []string{"host.quote.clock", "link.host-stable"},
 		change: func(s *Scene) error {
 			err := s.previous(s.World.Host)
-			s.Options.Previous.HostAK, s.Options.Previous.HostEK = flipped(s.Options.Previous.HostAK, 10), nil
+			s.Options.Previous.HostAK, s.Options.Previous.HostEK = testlab.Flipped(s.Options.Previous.HostAK, 10), nil
 			s.Options.Anchors.Hosts[0].EK = nil
 			return err
 		},
@@ -149,7 +150,7 @@ func otherKeyVectors() []Vector {
 		change: func(s *Scene) error {
 			err := s.previous(s.World.Host)
 			p := s.Options.Previous
-			p.GuestAK, p.GuestEK = flipped(p.GuestAK, 10), flipped(p.GuestEK, 10)
+			p.GuestAK, p.GuestEK = testlab.Flipped(p.GuestAK, 10), testlab.Flipped(p.GuestEK, 10)
 			return err
 		},
 	}, Vector{
@@ -160,7 +161,7 @@ func otherKeyVectors() []Vector {
 			if err := s.previous(s.World.Host); err != nil {
 				return err
 			}
-			s.Options.Previous.GuestAK = flipped(s.Options.Previous.GuestAK, 10)
+			s.Options.Previous.GuestAK = testlab.Flipped(s.Options.Previous.GuestAK, 10)
 			if err := c.pin(); err != nil {
 				return err
 			}

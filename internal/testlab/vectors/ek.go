@@ -1,24 +1,24 @@
-package testlab
+package vectors
 
 import (
 	"bytes"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
-	"time"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
 // ekVectors are about the host's endorsement key and who vouches for it.
 func ekVectors() []Vector {
-	certificate := func(name, comment string, edit func(w *World, c *x509.Certificate)) Vector {
+	certificate := func(name, comment string, edit func(w *testlab.World, c *x509.Certificate)) Vector {
 		return Vector{
 			Name: "EK" + name, Comment: comment, Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
 			change: func(s *Scene) error {
 				w := s.World
-				if err := w.certify(w.Host, w.Maker, func(c *x509.Certificate) { edit(w, c) }); err != nil {
+				if err := w.Certify(w.Host, w.Maker, func(c *x509.Certificate) { edit(w, c) }); err != nil {
 					return err
 				}
 				return s.rebuild()
@@ -35,7 +35,7 @@ func ekVectors() []Vector {
 		func(ek *quote.EK) { ek.Certificates[0] = append(bytes.Clone(ek.Certificates[0]), 0xFF, 0xFF, 0xFF) })
 	filling.Fails, filling.Warns = nil, []string{"host.log.repaired"}
 	const ended = "the certificate ended yesterday"
-	end := func(w *World, c *x509.Certificate) { c.NotAfter = w.Now.AddDate(0, 0, -1) }
+	end := func(w *testlab.World, c *x509.Certificate) { c.NotAfter = w.Now.AddDate(0, 0, -1) }
 	expired := certificate("Expired", ended+"; the host is enrolled, so that only warns", end)
 	expired.Fails, expired.Warns = nil, []string{"host.ek.chain"}
 	expiredAny := certificate("ExpiredAnyHost", ended+", and any host will do that has one", end)
@@ -43,7 +43,7 @@ func ekVectors() []Vector {
 	expiredTampered := certificate("ExpiredTampered", ended+", and one bit of its signature is changed: that the host is enrolled makes no such certificate good", end)
 	expiredTampered.change = after(expiredTampered.change, func(s *Scene) error {
 		ek := &s.Bundle.Host.EK
-		ek.Certificates[0] = flipped(ek.Certificates[0], len(ek.Certificates[0])-1)
+		ek.Certificates[0] = testlab.Flipped(ek.Certificates[0], len(ek.Certificates[0])-1)
 		return nil
 	})
 	serial := func(name, comment string, octets ...byte) Vector {
@@ -51,7 +51,7 @@ func ekVectors() []Vector {
 			Name: "EKCert" + name, Comment: comment, Flags: []string{"EKCertificate"}, Warns: []string{"host.log.repaired"},
 			change: func(s *Scene) (err error) {
 				m := s.World.Host
-				if m.Cert, err = s.World.Maker.withSerial(m.Cert, octets...); err != nil {
+				if m.Cert, err = s.World.Maker.WithSerial(m.Cert, octets...); err != nil {
 					return err
 				}
 				return s.rebuild()
@@ -61,7 +61,7 @@ func ekVectors() []Vector {
 	unsigned := serial("SerialRewritten", "zeros were put before the certificate's serial number, which its signature covers")
 	unsigned.Fails, unsigned.Warns = []string{"host.ek.chain"}, nil
 	unsigned.change = func(s *Scene) error {
-		padded, err := s.World.Maker.withSerial(s.World.Host.Cert, 0, 0, 3)
+		padded, err := s.World.Maker.WithSerial(s.World.Host.Cert, 0, 0, 3)
 		if err != nil {
 			return err
 		}
@@ -81,18 +81,18 @@ func ekVectors() []Vector {
 		s.Bundle.Host.EK.Certificates[0], err = asn1.Marshal(cert)
 		return err
 	}
-	unwrapped := shown("CertWrapped", "the certificate is in the wrapper of a TPM 1.2's NV memory", func(ek *quote.EK) { ek.Certificates[0] = wrapped(ek.Certificates[0]) })
+	unwrapped := shown("CertWrapped", "the certificate is in the wrapper of a TPM 1.2's NV memory", func(ek *quote.EK) { ek.Certificates[0] = testlab.Wrapped(ek.Certificates[0]) })
 	unwrapped.Fails = nil
 	return []Vector{
 		serial("SerialLeadingZeros", "the certificate's serial number has leading zeros, as makers have issued them", 0, 0, 0x11, 0x22),
 		serial("SerialNegative", "the certificate's serial number is negative, as makers have issued them", 0xFF, 0x11, 0x22),
 		unsigned, unwrapped,
 		shown("CertWrapperTooShort", "the certificate is longer than its wrapper says", func(ek *quote.EK) {
-			ek.Certificates[0] = wrapped(ek.Certificates[0])
+			ek.Certificates[0] = testlab.Wrapped(ek.Certificates[0])
 			ek.Certificates[0][4]--
 		}),
 		shown("CertWrapperPartial", "the wrapper says that it holds a part of a certificate only", func(ek *quote.EK) {
-			ek.Certificates[0] = wrapped(ek.Certificates[0])
+			ek.Certificates[0] = testlab.Wrapped(ek.Certificates[0])
 			ek.Certificates[0][2] = 1
 		}),
 		{
@@ -100,11 +100,11 @@ func ekVectors() []Vector {
 			Flags: []string{"SoftwareTPM"}, Fails: []string{"host.ek.chain"},
 			change: func(s *Scene) error {
 				w := s.World
-				impostor, err := NewMaker(makerName, "impostor", w.Now)
+				impostor, err := testlab.NewMaker(testlab.MakerName, "impostor", w.Now)
 				if err != nil {
 					return err
 				}
-				if err := w.certify(w.Host, impostor, nil); err != nil {
+				if err := w.Certify(w.Host, impostor, nil); err != nil {
 					return err
 				}
 				return s.rebuild()
@@ -115,14 +115,14 @@ func ekVectors() []Vector {
 			Flags: []string{"SoftwareTPM"}, Fails: []string{"host.ek.chain", "host.ek.enrolled"}, Undecided: []string{"host.ak.bound"},
 			change: func(s *Scene) (err error) {
 				w, real := s.World, s.Options
-				impostor, err := NewMaker("Impostor", "impostor", w.Now)
+				impostor, err := testlab.NewMaker("Impostor", "impostor", w.Now)
 				if err != nil {
 					return err
 				}
-				if w.Host.EK, err = NewKey(EKTemplate("software EK")); err != nil {
+				if w.Host.EK, err = testlab.NewKey(testlab.EKTemplate("software EK")); err != nil {
 					return err
 				}
-				if err = w.certify(w.Host, impostor, nil); err != nil {
+				if err = w.Certify(w.Host, impostor, nil); err != nil {
 					return err
 				}
 				w.Host.Chain = append(w.Host.Chain, impostor.Root.Raw)
@@ -132,22 +132,22 @@ func ekVectors() []Vector {
 			},
 		},
 		expired, expiredAny, expiredTampered,
-		certificate("NotYetValid", "the certificate begins tomorrow", func(w *World, c *x509.Certificate) { c.NotBefore = w.Now.AddDate(0, 0, 1) }),
-		certificate("WrongEKU", "the certificate is for attestation keys", func(_ *World, c *x509.Certificate) {
+		certificate("NotYetValid", "the certificate begins tomorrow", func(w *testlab.World, c *x509.Certificate) { c.NotBefore = w.Now.AddDate(0, 0, 1) }),
+		certificate("WrongEKU", "the certificate is for attestation keys", func(_ *testlab.World, c *x509.Certificate) {
 			c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{2, 23, 133, 8, 3}} // tcg-kp-AIKCertificate
 		}),
-		certificate("WrongKeyUsage", "the certificate is for signing", func(_ *World, c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }),
-		certificate("IsCA", "the certificate is a CA's", func(_ *World, c *x509.Certificate) { c.IsCA = true }),
+		certificate("WrongKeyUsage", "the certificate is for signing", func(_ *testlab.World, c *x509.Certificate) { c.KeyUsage = x509.KeyUsageDigitalSignature }),
+		certificate("IsCA", "the certificate is a CA's", func(_ *testlab.World, c *x509.Certificate) { c.IsCA = true }),
 		{
 			Name: "EKNotCA", Comment: "the issuer is itself an end-entity certificate of the maker's",
 			Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
 			change: func(s *Scene) error {
 				w := s.World
-				forger, err := w.Maker.notCA(w.Now)
+				forger, err := w.Maker.NotCA(w.Now)
 				if err != nil {
 					return err
 				}
-				if err := w.certify(w.Host, forger, nil); err != nil {
+				if err := w.Certify(w.Host, forger, nil); err != nil {
 					return err
 				}
 				w.Host.Chain = append(w.Host.Chain, w.Maker.Issuer.Raw)
@@ -155,7 +155,7 @@ func ekVectors() []Vector {
 			},
 		},
 		shown("CertTampered", "one bit of the certificate's signature is changed", func(ek *quote.EK) {
-			ek.Certificates[0] = flipped(ek.Certificates[0], len(ek.Certificates[0])-1)
+			ek.Certificates[0] = testlab.Flipped(ek.Certificates[0], len(ek.Certificates[0])-1)
 		}),
 		shown("CertMalformed", "the certificate is cut", func(ek *quote.EK) { ek.Certificates[0] = ek.Certificates[0][:100] }),
 		shown("CertTrailingData", "something else follows the certificate", func(ek *quote.EK) {
@@ -229,19 +229,4 @@ func (s *Scene) noCertificate() error {
 	s.Bundle.Host.EK.Certificates, s.Bundle.Host.EK.Chain = nil, nil
 	s.Bundle.Host.Missing = append(s.Bundle.Host.Missing, quote.Missing{What: quote.MissingEKCertificate, Reason: "NV index 0x01c0000a is not defined"})
 	return nil
-}
-
-// notCA returns a forger who issues with the key of an end-entity certificate
-// that the maker issued.
-func (m *Maker) notCA(now time.Time) (*Maker, error) {
-	key, err := NewKey(KeyTemplate{Label: "end entity"})
-	if err != nil {
-		return nil, err
-	}
-	der, err := m.EKCertificate(key, now, func(c *x509.Certificate) { c.Subject.CommonName = "end entity" })
-	if err != nil {
-		return nil, err
-	}
-	c, err := x509.ParseCertificate(der)
-	return &Maker{Root: m.Root, Issuer: c, key: key.Signer}, err
 }

@@ -1,4 +1,4 @@
-package testlab
+package vectors
 
 import (
 	"crypto/sha256"
@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"fmt"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -30,7 +31,7 @@ func contextVectors() []Vector {
 			return nil
 		}
 	}
-	certificate := func(vm func(*World) quote.UUID) func(*Scene) error {
+	certificate := func(vm func(*testlab.World) quote.UUID) func(*Scene) error {
 		return func(s *Scene) error {
 			m := s.World.Guest
 			cert, err := s.World.Maker.EKCertificate(m.EK, s.World.Now, func(c *x509.Certificate) {
@@ -79,15 +80,17 @@ func contextVectors() []Vector {
 		},
 		{
 			Name: "ContextEKCertificate", Comment: "the vTPM's certificate names the VM, as swtpm writes it",
-			change: certificate(func(w *World) quote.UUID { return w.Guest.VM }),
+			change: certificate(func(w *testlab.World) quote.UUID { return w.Guest.VM }),
 		},
 		{
 			Name: "ContextEKCertificateVMOther", Comment: "the vTPM's certificate names another VM: a hint",
 			Flags: []string{"Unsigned"}, Warns: []string{"context.instance"},
-			change: certificate(func(w *World) quote.UUID { return w.OtherGuest.VM }),
+			change: certificate(func(w *testlab.World) quote.UUID { return w.OtherGuest.VM }),
 		},
 	}
 }
 
 // hostID is Nova's name for a host to the world's project.
-func hostID(host *Machine) string { return fmt.Sprintf("%x", sha256.Sum224([]byte(project+host.Name))) }
+func hostID(host *testlab.Machine) string {
+	return fmt.Sprintf("%x", sha256.Sum224([]byte(project+host.Name)))
+}

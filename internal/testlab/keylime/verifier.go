@@ -1,4 +1,4 @@
-package testlab
+package keylime
 
 import (
 	"encoding/json"
@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// keylimeAgent is an agent in the fake verifier.
-type keylimeAgent struct {
+// enrolled is an agent in the fake verifier.
+type enrolled struct {
 	AK       []byte // TPM2B_PUBLIC
 	Policy   map[string][]string
 	policy   string // as given
@@ -22,10 +22,10 @@ type keylimeAgent struct {
 	Count        int
 	failures     int
 	LastReceived time.Time
-	attestations []*keylimeAttestation
+	attestations []*attestation
 }
 
-type keylimeSession struct {
+type session struct {
 	agent     string
 	challenge []byte
 	expires   time.Time
@@ -33,7 +33,7 @@ type keylimeSession struct {
 	valid     time.Time
 }
 
-type keylimeAttestation struct {
+type attestation struct {
 	stage, evaluation string
 	wanted            []map[string]any
 	collected         []map[string]any
@@ -51,7 +51,7 @@ const (
 	sessionsLimit = 15 // each minute and agent
 )
 
-func (k *Keylime) verifier() http.Handler {
+func (k *Installation) verifier() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		k.mu.Lock()
@@ -73,7 +73,7 @@ func (k *Keylime) verifier() http.Handler {
 	return m
 }
 
-func (k *Keylime) locked(h http.HandlerFunc) http.HandlerFunc {
+func (k *Installation) locked(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -83,7 +83,7 @@ func (k *Keylime) locked(h http.HandlerFunc) http.HandlerFunc {
 
 // push is a route of API 3.0, which a verifier in pull mode does not have, and which
 // wants its own content type.
-func (k *Keylime) push(h http.HandlerFunc) http.HandlerFunc {
+func (k *Installation) push(h http.HandlerFunc) http.HandlerFunc {
 	return k.locked(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case k.opts.Pull:
@@ -96,7 +96,7 @@ func (k *Keylime) push(h http.HandlerFunc) http.HandlerFunc {
 	})
 }
 
-func (k *Keylime) addAgent(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) addAgent(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	if !admin(r) {
 		refuse3(w, http.StatusForbidden, "", "Action create_agent requires admin authentication (mTLS certificate)", "")
@@ -120,7 +120,7 @@ func (k *Keylime) addAgent(w http.ResponseWriter, r *http.Request) {
 		answer2(w, http.StatusConflict, fmt.Sprintf("Agent of uuid %s already exists", id), nil)
 		return
 	}
-	a := &keylimeAgent{Status: "PENDING"}
+	a := &enrolled{Status: "PENDING"}
 	var members map[string]any
 	err := json.Unmarshal(q["tpm_policy"], &a.policy)
 	for _, f := range []struct {
@@ -150,7 +150,7 @@ func (k *Keylime) addAgent(w http.ResponseWriter, r *http.Request) {
 	answer2(w, http.StatusOK, "Success", nil)
 }
 
-func (k *Keylime) agentStatus(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) agentStatus(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	a := k.agents[id]
 	if s, _ := k.session(r); !admin(r) && (s == nil || s.agent != id) {
@@ -172,7 +172,7 @@ func (k *Keylime) agentStatus(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (k *Keylime) deleteAgent(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) deleteAgent(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	switch {
 	case !admin(r):
@@ -205,7 +205,7 @@ type jsonAPI struct {
 	} `json:"data"`
 }
 
-func (k *Keylime) createSession(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) createSession(w http.ResponseWriter, r *http.Request) {
 	var q jsonAPI
 	if !bodyOf(w, r, &q) {
 		return
@@ -218,10 +218,10 @@ func (k *Keylime) createSession(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	k.opened[id] = append(recent, now)
-	s := &keylimeSession{agent: id, challenge: random(16), expires: now.Add(sessionLife)}
+	s := &session{agent: id, challenge: random(16), expires: now.Add(sessionLife)}
 	name := randomID()
 	k.sessions[name] = s
-	writeKeylime(w, http.StatusOK, "application/json", map[string]any{"data": map[string]any{
+	writeJSON(w, http.StatusOK, "application/json", map[string]any{"data": map[string]any{
 		"type": "session", "id": name, "attributes": map[string]any{
 			"agent_id": id, "created_at": now.UTC().Format(time.RFC3339Nano), "challenges_expire_at": s.expires.UTC().Format(time.RFC3339Nano),
 			"authentication_requested": []any{map[string]any{
@@ -231,7 +231,7 @@ func (k *Keylime) createSession(w http.ResponseWriter, r *http.Request) {
 	}})
 }
 
-func (k *Keylime) proveSession(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) proveSession(w http.ResponseWriter, r *http.Request) {
 	var q jsonAPI
 	if !bodyOf(w, r, &q) {
 		return
@@ -252,12 +252,12 @@ func (k *Keylime) proveSession(w http.ResponseWriter, r *http.Request) {
 		s.token, s.valid = name+"."+randomToken(), k.now().Add(tokenLife)
 		answer["evaluation"], answer["token"] = "pass", s.token
 	}
-	writeKeylime(w, http.StatusOK, "application/json", map[string]any{"data": map[string]any{"type": "session", "id": name, "attributes": answer}})
+	writeJSON(w, http.StatusOK, "application/json", map[string]any{"data": map[string]any{"type": "session", "id": name, "attributes": answer}})
 }
 
 // session returns the session of a request's token; false for a token that is not
 // good.
-func (k *Keylime) session(r *http.Request) (*keylimeSession, bool) {
+func (k *Installation) session(r *http.Request) (*session, bool) {
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
 		return nil, true
@@ -271,7 +271,7 @@ func (k *Keylime) session(r *http.Request) (*keylimeSession, bool) {
 }
 
 // authorized finds the agent that a push request is from.
-func (k *Keylime) authorized(w http.ResponseWriter, r *http.Request) *keylimeAgent {
+func (k *Installation) authorized(w http.ResponseWriter, r *http.Request) *enrolled {
 	id := r.PathValue("id")
 	s, good := k.session(r)
 	switch {

@@ -1,4 +1,4 @@
-package testlab
+package keylime
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-func (k *Keylime) capabilities(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) capabilities(w http.ResponseWriter, r *http.Request) {
 	a := k.authorized(w, r)
 	var q jsonAPI
 	if a == nil || !bodyOf(w, r, &q) {
@@ -28,7 +28,7 @@ func (k *Keylime) capabilities(w http.ResponseWriter, r *http.Request) {
 		refuse3(w, http.StatusTooManyRequests, "premature_attestation", "The next attestation is not due yet.", "")
 		return
 	}
-	at := &keylimeAttestation{stage: "awaiting_evidence", challenge: random(16), expires: k.now().Add(challengeLife)}
+	at := &attestation{stage: "awaiting_evidence", challenge: random(16), expires: k.now().Add(challengeLife)}
 	for pcr := range a.Policy {
 		if n, err := strconv.Atoi(pcr); err == nil {
 			at.subjects = append(at.subjects, n)
@@ -67,7 +67,7 @@ func (k *Keylime) capabilities(w http.ResponseWriter, r *http.Request) {
 	a.attestations = append(a.attestations, at)
 	self := fmt.Sprintf("%s/%d", r.URL.Path, len(a.attestations)-1)
 	w.Header().Set("Location", self)
-	writeKeylime(w, http.StatusCreated, "application/json; charset=UTF-8", map[string]any{"data": map[string]any{
+	writeJSON(w, http.StatusCreated, "application/json; charset=UTF-8", map[string]any{"data": map[string]any{
 		"type": "attestation", "links": map[string]any{"self": self},
 		"attributes": map[string]any{"stage": at.stage, "evidence_requested": at.wanted, "challenges_expire_at": at.expires.UTC().Format(time.RFC3339Nano)},
 	}})
@@ -83,7 +83,7 @@ func common(a []string, b any) string {
 	return ""
 }
 
-func (k *Keylime) evidence(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) evidence(w http.ResponseWriter, r *http.Request) {
 	a := k.authorized(w, r)
 	var q jsonAPI
 	if a == nil || !bodyOf(w, r, &q) {
@@ -127,13 +127,13 @@ func (k *Keylime) evidence(w http.ResponseWriter, r *http.Request) {
 	if a.Status = "PASS"; a.failures > 0 {
 		a.Status = "FAIL"
 	}
-	writeKeylime(w, http.StatusAccepted, "application/json; charset=UTF-8", map[string]any{
+	writeJSON(w, http.StatusAccepted, "application/json; charset=UTF-8", map[string]any{
 		"data": map[string]any{"type": "attestation", "attributes": map[string]any{"stage": "evaluating_evidence"}},
 		"meta": map[string]any{"seconds_to_next_attestation": int(k.opts.Interval / time.Second)},
 	})
 }
 
-func (a *keylimeAgent) attestation(index string) (int, *keylimeAttestation) {
+func (a *enrolled) attestation(index string) (int, *attestation) {
 	n, err := strconv.Atoi(index)
 	if index == "latest" {
 		n, err = len(a.attestations)-1, nil
@@ -144,7 +144,7 @@ func (a *keylimeAgent) attestation(index string) (int, *keylimeAttestation) {
 	return n, a.attestations[n]
 }
 
-func (k *Keylime) showAttestation(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) showAttestation(w http.ResponseWriter, r *http.Request) {
 	if !admin(r) {
 		refuse3(w, http.StatusForbidden, "", "Action read_attestation requires admin authentication (mTLS certificate)", "")
 		return
@@ -164,7 +164,7 @@ func (k *Keylime) showAttestation(w http.ResponseWriter, r *http.Request) {
 		attributes["evaluation"] = at.evaluation
 		attributes["evidence_received_at"] = at.received.UTC().Format(time.RFC3339Nano)
 	}
-	writeKeylime(w, http.StatusCreated, "application/json; charset=UTF-8", map[string]any{"data": map[string]any{"type": "attestation", "attributes": attributes}})
+	writeJSON(w, http.StatusCreated, "application/json; charset=UTF-8", map[string]any{"data": map[string]any{"type": "attestation", "attributes": attributes}})
 }
 
 // provesPossession: the AK certified itself over the challenge, with RSASSA: 7.14

@@ -1,4 +1,4 @@
-package testlab
+package keylime
 
 import (
 	"encoding/json"

@@ -1,9 +1,10 @@
-package testlab
+package vectors
 
 import (
 	"bytes"
 	"slices"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -86,7 +87,7 @@ func pcrVectors() []Vector {
 	add(Vector{
 		Name: "PCRDigestMismatch", Flags: []string{"TamperedPCR"}, Fails: []string{"*.quote.pcr-digest"},
 		Comment: "PCR 4 is shown with another value than was quoted",
-	}, values(func(bank map[int]quote.Hex) { bank[4] = flipped(bank[4], 0) }))
+	}, values(func(bank map[int]quote.Hex) { bank[4] = testlab.Flipped(bank[4], 0) }))
 	add(Vector{
 		Name: "PCRValueMissing", Flags: []string{"TamperedPCR"}, Fails: []string{"*.quote.pcr-digest"},
 		Comment: "PCR 4 was quoted and is not shown",
@@ -179,25 +180,25 @@ func nonceVectors() []Vector {
 	missing.Fails, missing.Undecided = []string{"host.quote.nonce", "link.inclusion"}, nil
 	return []Vector{
 		missing,
-		host("Only", "the host's quote is over the bare challenge, and commits to no guest", func([]byte) []byte { return Challenge(1) }),
+		host("Only", "the host's quote is over the bare challenge, and commits to no guest", func([]byte) []byte { return testlab.Challenge(1) }),
 		host("Padded", "the right qualifyingData with a zero behind it", func(good []byte) []byte { return append(bytes.Clone(good), 0) }),
 		host("Prefix", "the first half of the right qualifyingData", func(good []byte) []byte { return good[:16] }),
 		guest("Missing", "the guest's quote answers no challenge", func([]byte) []byte { return nil }),
-		guest("Other", "the guest's quote answers another challenge", func([]byte) []byte { return quote.GuestQualifier(Challenge(2)) }),
-		guest("Raw", "the guest's quote is over the bare challenge, which any service that quotes nonces would sign", func([]byte) []byte { return Challenge(1) }),
+		guest("Other", "the guest's quote answers another challenge", func([]byte) []byte { return quote.GuestQualifier(testlab.Challenge(2)) }),
+		guest("Raw", "the guest's quote is over the bare challenge, which any service that quotes nonces would sign", func([]byte) []byte { return testlab.Challenge(1) }),
 		guest("Padded", "the right qualifyingData with a zero behind it", func(good []byte) []byte { return append(bytes.Clone(good), 0) }),
 		guest("Prefix", "the first half of the right qualifyingData", func(good []byte) []byte { return good[:16] }),
 		{
 			Name: "ReplayedBundle", Comment: "yesterday's bundle, byte for byte", Flags: []string{"Replay"},
 			Fails:  []string{"host.quote.nonce", "link.inclusion", "guest.quote.nonce"},
-			change: func(s *Scene) error { s.Options.Challenge = Challenge(2); return nil },
+			change: func(s *Scene) error { s.Options.Challenge = testlab.Challenge(2); return nil },
 		},
 		{
 			Name: "ReplayedHostQuote", Comment: "the guest's quote is fresh, the host's is yesterday's", Flags: []string{"Replay"},
 			Fails:     []string{"link.inclusion"},
 			Undecided: []string{"host.quote.nonce"},
 			change: func(s *Scene) error {
-				old, err := s.World.Bundle(Challenge(2))
+				old, err := s.World.Bundle(testlab.Challenge(2))
 				if err != nil {
 					return err
 				}
@@ -209,7 +210,7 @@ func nonceVectors() []Vector {
 			Name: "ReplayedGuestQuote", Comment: "the guest's quote is yesterday's, and the host vouches for it today", Flags: []string{"Replay"},
 			Fails: []string{"guest.quote.nonce"},
 			change: func(s *Scene) error {
-				old, err := s.World.Bundle(Challenge(2))
+				old, err := s.World.Bundle(testlab.Challenge(2))
 				if err != nil {
 					return err
 				}
@@ -220,7 +221,7 @@ func nonceVectors() []Vector {
 		{
 			Name: "ChallengeFieldOther", Comment: "the bundle's own challenge is another one: the verifier's counts, and nothing is signed over this field",
 			Flags:  []string{"Unsigned"},
-			change: func(s *Scene) error { s.Bundle.Challenge = Challenge(2); return nil },
+			change: func(s *Scene) error { s.Bundle.Challenge = testlab.Challenge(2); return nil },
 		},
 		{
 			Name: "UnsafeAnyChallenge", Comment: "the challenge is taken from the bundle: for looking at stored evidence, and said so in the report",

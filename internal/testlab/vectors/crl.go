@@ -1,4 +1,4 @@
-package testlab
+package vectors
 
 import (
 	"bytes"
@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -23,7 +24,7 @@ func revocationVectors() []Vector {
 	warns := func(v Vector) Vector { v.Warns = []string{check}; return v }
 	undecided := func(v Vector) Vector { v.Undecided = []string{check}; return v }
 	stale := func(l *x509.RevocationList) {
-		l.ThisUpdate, l.NextUpdate = now.AddDate(0, -2, 0), now.AddDate(0, -1, 0)
+		l.ThisUpdate, l.NextUpdate = testlab.Now().AddDate(0, -2, 0), testlab.Now().AddDate(0, -1, 0)
 	}
 	extension := func(critical bool, last int, value ...byte) func(*x509.RevocationList) {
 		return func(l *x509.RevocationList) {
@@ -58,7 +59,7 @@ func revocationVectors() []Vector {
 			return errors.Join(s.give(s.root(nil), s.issuer(8, revokes(3))), s.show(s.issuer(7, nil)))
 		})),
 		fails(vector("OldHidesByTime", "the same with lists that have no comparable numbers: the tenant's is newer", func(s *crlScene) error {
-			return errors.Join(s.give(s.root(nil), s.issuer(8, revokes(3))), s.show(s.issuer(8, func(l *x509.RevocationList) { l.ThisUpdate = now.AddDate(0, 0, -2) })))
+			return errors.Join(s.give(s.root(nil), s.issuer(8, revokes(3))), s.show(s.issuer(8, func(l *x509.RevocationList) { l.ThisUpdate = testlab.Now().AddDate(0, 0, -2) })))
 		})),
 		fails(vector("NewerShown", "the evidence shows a newer list than the tenant's, with the revocation", func(s *crlScene) error {
 			return errors.Join(s.give(s.root(nil), s.issuer(7, nil)), s.show(s.issuer(8, revokes(3))))
@@ -67,7 +68,7 @@ func revocationVectors() []Vector {
 			return errors.Join(s.give(s.root(nil), s.issuer(7, revokes(3))), s.show(s.issuer(8, nil)))
 		})),
 		warns(vector("NumberGoesBack", "a list in the evidence was made after the tenant's, and has a lower number", func(s *crlScene) error {
-			return errors.Join(s.give(s.root(nil), s.issuer(8, nil)), s.show(s.issuer(7, func(l *x509.RevocationList) { l.ThisUpdate = now })))
+			return errors.Join(s.give(s.root(nil), s.issuer(8, nil)), s.show(s.issuer(7, func(l *x509.RevocationList) { l.ThisUpdate = testlab.Now() })))
 		})),
 		warns(vector("Stale", "the issuer's list is stale", func(s *crlScene) error { return s.show(s.root(nil), s.issuer(1, stale)) })),
 		undecided(vector("StaleDemanded", "the issuer's list is stale, and the policy demands a current one", func(s *crlScene) error {
@@ -77,18 +78,18 @@ func revocationVectors() []Vector {
 			return errors.Join(s.demand().give(s.root(nil), s.issuer(8, stale)), s.show(s.issuer(7, nil)))
 		})),
 		undecided(vector("NotYetValid", "the issuer's list is of tomorrow, and the policy demands a current one", func(s *crlScene) error {
-			return s.demand().show(s.root(nil), s.issuer(1, func(l *x509.RevocationList) { l.ThisUpdate = now.AddDate(0, 0, 1) }))
+			return s.demand().show(s.root(nil), s.issuer(1, func(l *x509.RevocationList) { l.ThisUpdate = testlab.Now().AddDate(0, 0, 1) }))
 		})),
 		fails(vector("BadSignature", "one bit of the list's signature is changed", func(s *crlScene) error {
 			list := s.issuer(1, nil)
-			return s.show(s.root(nil), flipped(list, len(list)-1))
+			return s.show(s.root(nil), testlab.Flipped(list, len(list)-1))
 		})),
 		fails(vector("EntryRemoved", "the serial number in the list was replaced by another", func(s *crlScene) error {
 			list := s.issuer(1, revokes(0x77665544))
 			return s.show(s.root(nil), bytes.Replace(list, []byte{0x77, 0x66, 0x55, 0x44}, []byte{0x77, 0x66, 0x55, 0x45}, 1))
 		})),
 		undecided(vector("WrongIssuer", "the list is by another CA that calls itself as the issuer does, and the policy demands one", func(s *crlScene) error {
-			return s.demand().show(s.root(nil), s.impostor(makerName))
+			return s.demand().show(s.root(nil), s.impostor(testlab.MakerName))
 		})),
 		undecided(vector("OtherIssuer", "the list is by a CA that issued no certificate of the path, and the policy demands one", func(s *crlScene) error {
 			return s.demand().show(s.root(nil), s.impostor("Another maker"))
@@ -150,7 +151,7 @@ func (s *crlScene) root(edit func(*x509.RevocationList)) []byte {
 
 // impostor is a list by another maker.
 func (s *crlScene) impostor(name string) []byte {
-	m, err := NewMaker(name, "impostor", s.World.Now)
+	m, err := testlab.NewMaker(name, "impostor", s.World.Now)
 	if err != nil {
 		return s.made(nil, err)
 	}
@@ -177,6 +178,6 @@ func (s *crlScene) give(lists ...[]byte) error {
 
 func revokes(serial int64) func(*x509.RevocationList) {
 	return func(l *x509.RevocationList) {
-		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(serial), RevocationTime: now.AddDate(0, 0, -3), ReasonCode: 1}}
+		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(serial), RevocationTime: testlab.Now().AddDate(0, 0, -3), ReasonCode: 1}}
 	}
 }

@@ -1,30 +1,31 @@
-package testlab
+package vectors
 
 import (
 	"crypto/sha1"
 	"slices"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
 
 // XenScene is what a vector's change works on in the virtual Xen world.
 type XenScene struct {
-	World   *XenWorld
+	World   *testlab.XenWorld
 	Bundle  *quote.Bundle
 	Options verify.Options
 }
 
 func buildXen(change func(*XenScene) error) ([]byte, verify.Options, error) {
-	w, err := NewXenWorld()
+	w, err := testlab.NewXenWorld()
 	if err != nil {
 		return nil, verify.Options{}, err
 	}
 	s := &XenScene{World: w}
-	if s.Options, err = w.Options(Challenge(1)); err != nil {
+	if s.Options, err = w.Options(testlab.Challenge(1)); err != nil {
 		return nil, verify.Options{}, err
 	}
-	if s.Bundle, err = w.Bundle(Challenge(1)); err != nil {
+	if s.Bundle, err = w.Bundle(testlab.Challenge(1)); err != nil {
 		return nil, verify.Options{}, err
 	}
 	if err := change(s); err != nil {
@@ -45,7 +46,7 @@ func (s *XenScene) again() error {
 func (s *XenScene) resign(edit func([]byte) []byte) (err error) {
 	q := &s.Bundle.Host.Quote
 	q.Attest = edit(slices.Clone(q.Attest))
-	q.Signature, err = xenSign(s.World.Host.AIK, q.Attest)
+	q.Signature, err = testlab.XenSign(s.World.Host.AIK, q.Attest)
 	return err
 }
 
@@ -85,7 +86,7 @@ func xenVectors() []Vector {
 	add(Vector{Name: "GoodAnyVM", Comment: "any of the tenant's VMs will do"}, func(s *XenScene) error { s.Options.VM = quote.UUID{}; return nil })
 	add(Vector{Name: "GoodPlainForm", Warns: []string{"link.vm"}, Comment: "Xen 4.5: the vTPM's uuid is in the host's PCR 23"}, (*XenScene).plain)
 	add(Vector{Name: "GoodSecondTime", Comment: "the last result was of the same host"}, func(s *XenScene) error {
-		ak, err := name12(s.Bundle.Host.AK.Public)
+		ak, err := testlab.Name12(s.Bundle.Host.AK.Public)
 		s.Options.Previous = &verify.Previous{HostAK: ak}
 		return err
 	})
@@ -127,7 +128,7 @@ func xenVectors() []Vector {
 		Comment: "a PCR of the host is shown with another value than was signed",
 	}, func(s *XenScene) error {
 		bank := s.Bundle.Host.PCRs[quote.SHA1]
-		bank[17] = flipped(bank[17], 3)
+		bank[17] = testlab.Flipped(bank[17], 3)
 		return nil
 	})
 	add(Vector{
@@ -205,12 +206,12 @@ func xenVectors() []Vector {
 	add(Vector{
 		Name: "Replay", Flags: []string{"Replay"}, Fails: []string{"host.quote.nonce", "link.inclusion"},
 		Comment: "evidence for an earlier challenge",
-	}, func(s *XenScene) error { s.Options.Challenge = Challenge(2); return nil })
+	}, func(s *XenScene) error { s.Options.Challenge = testlab.Challenge(2); return nil })
 	add(Vector{
 		Name: "ReplayRelabelled", Flags: []string{"Replay"}, Fails: []string{"link.inclusion"}, Undecided: unproven,
 		Comment: "evidence for an earlier challenge, under the new one",
 	}, func(s *XenScene) error {
-		s.Options.Challenge, s.Bundle.Challenge = Challenge(2), Challenge(2)
+		s.Options.Challenge, s.Bundle.Challenge = testlab.Challenge(2), testlab.Challenge(2)
 		return nil
 	})
 	add(Vector{
@@ -222,7 +223,7 @@ func xenVectors() []Vector {
 		Comment: "the same for an earlier challenge",
 	}, func(s *XenScene) error {
 		err := s.keylime()
-		s.Options.Challenge = Challenge(2)
+		s.Options.Challenge = testlab.Challenge(2)
 		return err
 	})
 	add(Vector{
@@ -270,7 +271,7 @@ func xenVectors() []Vector {
 		Name: "UnmeasuredHost", Flags: []string{"Unmeasured"}, Undecided: []string{"link.xen-measured"},
 		Comment: "firmware alone was measured: PCRs 8 to 15 are zero, 17 to 19 ones",
 	}, func(s *XenScene) error {
-		s.World.Host.unmeasured()
+		unmeasured(s.World.Host)
 		s.Options.Host.PCRs = []int{0, 1, 2, 3, 4, 5, 6, 7}
 		return s.again()
 	})
@@ -278,7 +279,7 @@ func xenVectors() []Vector {
 		Name: "UnmeasuredNamed", Flags: []string{"Unmeasured"}, Fails: []string{"link.xen-measured"},
 		Comment: "firmware alone was measured, and the policy needs PCR 14",
 	}, func(s *XenScene) error {
-		s.World.Host.unmeasured()
+		unmeasured(s.World.Host)
 		s.Options.Host.PCRs = []int{0, 1, 2, 3, 4, 5, 6, 7, 14}
 		return s.again()
 	})
@@ -323,7 +324,7 @@ func xenPCR23(group, vm quote.UUID) [sha1.Size]byte {
 }
 
 // unmeasured is a host on which nothing above the firmware was measured.
-func (h *XenHost) unmeasured() {
+func unmeasured(h *testlab.XenHost) {
 	for n := 8; n <= 15; n++ {
 		h.PCRs[n] = [sha1.Size]byte{}
 	}
@@ -334,7 +335,7 @@ func (h *XenHost) unmeasured() {
 
 // keylime turns the scene to Keylime's form, with a guest's key made in software.
 func (s *XenScene) keylime() error {
-	keys, err := xenKeys()
+	keys, err := testlab.XenKeys()
 	if err != nil {
 		return err
 	}
@@ -344,11 +345,11 @@ func (s *XenScene) keylime() error {
 		copy(values[i][:], slices.Repeat([]byte{0xaa}, sha1.Size))
 	}
 	selection := []int{4, 5}
-	g.PCRs = xenBank(selection, values)
-	g.AK.Public = identityPubkey(&key.PublicKey)
+	g.PCRs = testlab.XenBank(selection, values)
+	g.AK.Public = testlab.IdentityPubkey(&key.PublicKey)
 	nonce := sha1.Sum(s.Bundle.Challenge)
-	g.Quote.Attest = xenQuoteInfo(xenComposite(xenSelection(selection), values), nonce)
-	if g.Quote.Signature, err = xenSign(key, g.Quote.Attest); err != nil {
+	g.Quote.Attest = testlab.XenQuoteInfo(testlab.XenComposite(testlab.XenSelection(selection), values), nonce)
+	if g.Quote.Signature, err = testlab.XenSign(key, g.Quote.Attest); err != nil {
 		return err
 	}
 	h := sha1.New()
@@ -361,7 +362,7 @@ func (s *XenScene) keylime() error {
 	}
 	d := s.Bundle.Link.DeepQuote
 	d.Form = quote.DeepKeylime
-	infos := xenInfos(uint32(d.Flags), s.World.Guest.VM, "", nil)
-	short := xenShort(xenSelection(nil), 1, nil)
-	return s.World.Host.Quote(s.Bundle.Host, xenStepB(uint32(d.Flags), xenStepA([sha1.Size]byte(h.Sum(nil)), short), infos))
+	infos := testlab.XenInfos(uint32(d.Flags), s.World.Guest.VM, "", nil)
+	short := testlab.XenShort(testlab.XenSelection(nil), 1, nil)
+	return s.World.Host.Quote(s.Bundle.Host, testlab.XenStepB(uint32(d.Flags), testlab.XenStepA([sha1.Size]byte(h.Sum(nil)), short), infos))
 }

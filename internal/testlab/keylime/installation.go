@@ -1,10 +1,10 @@
-// Keylime here is a fake: a registrar and a verifier in one process that keep the
-// rules which a real Keylime 7.14 showed in recorded exchanges (content types,
-// tokens, order and count of evidence, expiry, refusals). Tests and the
-// demonstration need one that starts in milliseconds, whose clock can be moved and
-// that needs no Python; what it accepts is no proof that a real one would.
-
-package testlab
+// Package keylime fakes a Keylime installation: a registrar and a verifier in one
+// process, and pull agents, that keep the rules which a real Keylime 7.14 showed in
+// recorded exchanges (content types, tokens, order and count of evidence, expiry,
+// refusals). Tests and the demonstration need one that starts in milliseconds, whose
+// clock can be moved and that needs no Python; what it accepts is no proof that a real
+// one would.
+package keylime
 
 import (
 	"bytes"
@@ -28,20 +28,20 @@ import (
 	"time"
 )
 
-// Keylime is a fake Keylime installation on loopback. Its fields may be changed
-// between requests, with Set.
-type Keylime struct {
+// Installation is a fake Keylime on loopback. Its options may be changed between
+// requests, with Set.
+type Installation struct {
 	RegistrarURL string // http: register and activate
 	AdminURL     string // https: the registrar's routes for administrators
 	VerifierURL  string // https
 
 	mu        sync.Mutex
-	opts      KeylimeOptions
+	opts      Options
 	ca        *authority
 	servers   []*httptest.Server
-	records   map[string]*keylimeRecord
-	agents    map[string]*keylimeAgent
-	sessions  map[string]*keylimeSession
+	records   map[string]*record
+	agents    map[string]*enrolled
+	sessions  map[string]*session
 	requests  []string
 	opened    map[string][]time.Time
 	interrupt func(method, path string) bool
@@ -57,8 +57,8 @@ type Exchange struct {
 	Answer       []byte
 }
 
-// KeylimeOptions say how the fake behaves.
-type KeylimeOptions struct {
+// Options say how the fake behaves.
+type Options struct {
 	Pull     bool               // the verifier is in pull mode
 	Interval time.Duration      // least time between attestations; 0: none
 	Plugin   []crypto.PublicKey // not nil: the plug-in is loaded, and trusts these keys
@@ -71,11 +71,11 @@ type authority struct {
 	key  *ecdsa.PrivateKey
 }
 
-// StartKeylime runs a fake installation until Close.
-func StartKeylime(o KeylimeOptions) (*Keylime, error) {
-	k := &Keylime{
-		opts: o, records: map[string]*keylimeRecord{}, agents: map[string]*keylimeAgent{},
-		sessions: map[string]*keylimeSession{}, opened: map[string][]time.Time{},
+// Start runs a fake installation until Close.
+func Start(o Options) (*Installation, error) {
+	k := &Installation{
+		opts: o, records: map[string]*record{}, agents: map[string]*enrolled{},
+		sessions: map[string]*session{}, opened: map[string][]time.Time{},
 	}
 	var err error
 	if k.ca, err = newAuthority("Keylime test CA"); err != nil {
@@ -106,37 +106,37 @@ func StartKeylime(o KeylimeOptions) (*Keylime, error) {
 }
 
 // Close stops the servers and waits for their connections to end.
-func (k *Keylime) Close() {
+func (k *Installation) Close() {
 	for _, s := range k.servers {
 		s.Close()
 	}
 }
 
 // Set changes the options.
-func (k *Keylime) Set(edit func(*KeylimeOptions)) {
+func (k *Installation) Set(edit func(*Options)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	edit(&k.opts)
 }
 
 // Roots is what clients have to trust: Keylime's cacert.crt.
-func (k *Keylime) Roots() *x509.CertPool {
+func (k *Installation) Roots() *x509.CertPool {
 	pool := x509.NewCertPool()
 	pool.AddCert(k.ca.cert)
 	return pool
 }
 
 // CA is the same in DER.
-func (k *Keylime) CA() []byte { return k.ca.cert.Raw }
+func (k *Installation) CA() []byte { return k.ca.cert.Raw }
 
 // Admin returns an administrator's certificate, valid for a time from now on; a
 // negative time gives one that has expired.
-func (k *Keylime) Admin(valid time.Duration) (*tls.Certificate, error) {
+func (k *Installation) Admin(valid time.Duration) (*tls.Certificate, error) {
 	return k.ca.issue("client", valid)
 }
 
 // Requests lists method and path of every request since the last call.
-func (k *Keylime) Requests() []string {
+func (k *Installation) Requests() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	list := k.requests
@@ -146,20 +146,20 @@ func (k *Keylime) Requests() []string {
 
 // Interrupt has the fake cut the connection after it acted on a request, before it
 // answers, for every request that f picks. nil ends that.
-func (k *Keylime) Interrupt(f func(method, path string) bool) {
+func (k *Installation) Interrupt(f func(method, path string) bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.interrupt = f
 }
 
 // Observe has f see every exchange; nil ends that.
-func (k *Keylime) Observe(f func(Exchange)) {
+func (k *Installation) Observe(f func(Exchange)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.observe = f
 }
 
-func (k *Keylime) count(h http.Handler) http.Handler {
+func (k *Installation) count(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		k.mu.Lock()
 		k.requests = append(k.requests, r.Method+" "+r.URL.Path)
@@ -189,7 +189,7 @@ func (k *Keylime) count(h http.Handler) http.Handler {
 	})
 }
 
-func (k *Keylime) now() time.Time {
+func (k *Installation) now() time.Time {
 	if k.opts.Now != nil {
 		return k.opts.Now()
 	}
@@ -207,7 +207,7 @@ func answer2(w http.ResponseWriter, code int, status string, results any) {
 	if results == nil {
 		results = struct{}{}
 	}
-	writeKeylime(w, code, "application/json", map[string]any{"code": code, "status": status, "results": results})
+	writeJSON(w, code, "application/json", map[string]any{"code": code, "status": status, "results": results})
 }
 
 // refuse3 writes a refusal of API 3.0.
@@ -221,10 +221,10 @@ func refuse3(w http.ResponseWriter, status int, code, detail, pointer string) {
 	if pointer != "" {
 		entry["source"] = map[string]string{"pointer": pointer}
 	}
-	writeKeylime(w, status, "application/json; charset=UTF-8", map[string]any{"errors": []any{entry}})
+	writeJSON(w, status, "application/json; charset=UTF-8", map[string]any{"errors": []any{entry}})
 }
 
-func writeKeylime(w http.ResponseWriter, status int, content string, body any) {
+func writeJSON(w http.ResponseWriter, status int, content string, body any) {
 	data, err := json.MarshalIndent(body, "", "    ")
 	if err != nil {
 		status, data = http.StatusInternalServerError, nil

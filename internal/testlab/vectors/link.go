@@ -1,6 +1,7 @@
-package testlab
+package vectors
 
 import (
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 )
 
@@ -38,7 +39,7 @@ func linkVectors() []Vector {
 	other := func(s *Scene) (*quote.Bundle, error) {
 		w := *s.World
 		w.Guest = w.OtherGuest
-		return w.Bundle(Challenge(1))
+		return w.Bundle(testlab.Challenge(1))
 	}
 	ekCertified := method("EKCertified", quote.LinkEKCertified, "the name of a method, and nothing that it rests on")
 	ekCertified.Undecided = []string{"host.quote.nonce", "link.method"} // guest.ak.bound waits for the link
@@ -56,7 +57,7 @@ func linkVectors() []Vector {
 				return nil
 			},
 		},
-		proof("Wrong", "one bit of the inclusion proof is changed", func(l *quote.Link) { l.Inclusion[0] = flipped(l.Inclusion[0], 0) }),
+		proof("Wrong", "one bit of the inclusion proof is changed", func(l *quote.Link) { l.Inclusion[0] = testlab.Flipped(l.Inclusion[0], 0) }),
 		proof("Empty", "the inclusion proof is left out", func(l *quote.Link) { l.Inclusion = nil }),
 		proof("TooShort", "the inclusion proof lacks its last node", func(l *quote.Link) { l.Inclusion = l.Inclusion[:len(l.Inclusion)-1] }),
 		proof("TooLong", "the inclusion proof has a node too many", func(l *quote.Link) { l.Inclusion = append(l.Inclusion, l.Inclusion[0]) }),
@@ -156,9 +157,9 @@ func linkVectors() []Vector {
 			Name: "LinkWrongSession", Comment: "the host signs for this guest and its quote, under another challenge",
 			Flags: []string{"Replay"}, Fails: []string{"link.inclusion"}, Undecided: unproven,
 			change: func(s *Scene) error {
-				s.Bundle.Challenge = Challenge(2)
+				s.Bundle.Challenge = testlab.Challenge(2)
 				err := s.World.Commit(s.Bundle)
-				s.Bundle.Challenge = Challenge(1)
+				s.Bundle.Challenge = testlab.Challenge(1)
 				return err
 			},
 		},
@@ -168,7 +169,7 @@ func linkVectors() []Vector {
 			change: func(s *Scene) error {
 				w := *s.World
 				w.Host = w.OtherHost
-				b, err := w.Bundle(Challenge(1))
+				b, err := w.Bundle(testlab.Challenge(1))
 				if err != nil {
 					return err
 				}

@@ -1,169 +1,13 @@
-package testlab
+package vectors
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/asn1"
-	"math/big"
 
-	"github.com/google/go-attestation/oid"
-	"github.com/google/go-tpm/tpm2"
-
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
-
-// carried is a bundle whose host is a Keylime agent's: it quotes whatever nonce it is
-// given, so the leaf stands in its quote and nobody vouches for the guest. ca certifies
-// the guest's vTPM in the worlds where a key of the host's TPM does.
-type carried struct {
-	*Scene
-	caKey    *Key
-	template *x509.Certificate                             // of the vTPM's EK certificate
-	name     quote.Hex                                     // that the host certifies; nil: that of caKey
-	purpose  []byte                                        // qualifyingData of the certification; nil: the right one
-	by       *Machine                                      // who certifies
-	signAs   func(attest []byte) (*quote.Signature, error) // nil: by the key's own scheme
-	issuer   *Key                                          // who signs the EK certificate
-	subject  *Key                                          // whose EK it is for; nil: the guest's
-	caEdit   func(*x509.Certificate)
-}
-
-// caTemplate is the CA key that deepattest makes in a host's TPM.
-func caTemplate(host string) KeyTemplate {
-	return KeyTemplate{
-		Label:      host + " vTPM CA",
-		Attributes: quote.FixedTPM | quote.FixedParent | quote.SensitiveDataOrigin | quote.UserWithAuth | quote.NoDA | quote.Sign,
-		Scheme:     quote.ECDSA, SchemeHash: quote.SHA256,
-	}
-}
-
-// commit has the host quote over the leaf as the link's fields stand.
-func (c *carried) commit() error {
-	leaf := c.Bundle.Link.Leaf(c.Bundle.Challenge)
-	return c.World.Host.Quote(c.Bundle.Host, []byte(quote.LeafNonce(leaf)))
-}
-
-// link makes the bundle one of a carried leaf.
-func (c *carried) link(method string) error {
-	l := &c.Bundle.Link
-	*l = quote.Link{Method: method, VM: l.VM, GuestEK: l.GuestEK, GuestAK: l.GuestAK, GuestQuote: l.GuestQuote, HostAK: l.HostAK}
-	c.Options.LinkMinimum = method
-	return c.commit()
-}
-
-// pin has the tenant know the guest's key.
-func (c *carried) pin() error {
-	ak, err := c.World.Guest.AK.Name()
-	c.Options.Anchors.Guests = []verify.PinnedGuest{{Name: c.World.Guest.Name, VM: c.World.Guest.VM, AK: ak, Source: "trust.yaml: guests[0]"}}
-	return err
-}
-
-// activate has this run bind a key to a vTPM.
-func (c *carried) activate(ek, ak *Key) error {
-	ekName, err := ek.Name()
-	if err != nil {
-		return err
-	}
-	akName, err := ak.Name()
-	c.Options.Anchors.Activated = []verify.Activation{{EK: ekName, AK: akName}}
-	return err
-}
-
-// otherCA makes the CA key, which signs the vTPM's certificate, from another template.
-func (c *carried) otherCA(edit func(*KeyTemplate)) (err error) {
-	t := caTemplate(c.World.Host.Name)
-	edit(&t)
-	c.caKey, err = NewKey(t)
-	c.issuer = c.caKey
-	return err
-}
-
-// certified prepares a vTPM that a key of the host's TPM certified.
-func (c *carried) certified() error {
-	var err error
-	if c.caKey, err = NewKey(caTemplate(c.World.Host.Name)); err != nil {
-		return err
-	}
-	san, err := tpmSAN("id:00001014", "swtpm", "id:20191023")
-	if err != nil {
-		return err
-	}
-	c.by, c.issuer = c.World.Host, c.caKey
-	c.template = &x509.Certificate{
-		SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: c.World.Guest.Name + ":" + c.World.Guest.VM.String()},
-		NotBefore: c.World.Now.AddDate(-1, 0, 0), NotAfter: c.World.Now.AddDate(10, 0, 0),
-		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageKeyAgreement,
-		UnknownExtKeyUsage: []asn1.ObjectIdentifier{oid.EKCertificate}, ExtraExtensions: []pkix.Extension{san},
-	}
-	if err := c.activate(c.World.Guest.EK, c.World.Guest.AK); err != nil {
-		return err
-	}
-	return c.link(quote.LinkEKCertified)
-}
-
-// authority is the certificate of a CA key.
-func (c *carried) authority(key *Key) (*x509.Certificate, error) {
-	ca := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "vTPM CA"},
-		NotBefore: c.World.Now.AddDate(-2, 0, 0), NotAfter: c.World.Now.AddDate(20, 0, 0),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
-	}
-	if c.caEdit != nil {
-		c.caEdit(ca)
-	}
-	return issue(ca, ca, key.Signer.Public(), key.Signer)
-}
-
-// certify issues the certificates and has the host certify the CA key.
-func (c *carried) certify() error {
-	cert, err := c.authority(c.caKey)
-	if err != nil {
-		return err
-	}
-	parent, err := c.authority(c.issuer)
-	if err != nil {
-		return err
-	}
-	if c.subject == nil {
-		c.subject = c.World.Guest.EK
-	}
-	ek, err := issue(c.template, parent, c.subject.Signer.Public(), c.issuer.Signer)
-	if err != nil {
-		return err
-	}
-	c.Bundle.Guest.EK.Certificates = [][]byte{bytes.Clone(ek.Raw)}
-	if c.name == nil {
-		if c.name, err = c.caKey.Name(); err != nil {
-			return err
-		}
-	}
-	if c.purpose == nil {
-		c.purpose = quote.CAQualifier(cert.Raw)
-	}
-	attest := tpm2.Marshal(tpm2.TPMSAttest{
-		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestCertify,
-		ExtraData: tpm2.TPM2BData{Buffer: c.purpose},
-		Attested: tpm2.NewTPMUAttest(tpm2.TPMSTAttestCertify, &tpm2.TPMSCertifyInfo{
-			Name: tpm2.TPM2BName{Buffer: c.name}, QualifiedName: tpm2.TPM2BName{Buffer: qualified(quote.HierarchyEndorsement, c.name)},
-		}),
-	})
-	if c.signAs == nil {
-		c.signAs = c.by.AK.Sign
-	}
-	sig, err := c.signAs(attest)
-	if err != nil {
-		return err
-	}
-	c.Bundle.Link.CA = &quote.CAStatement{
-		Public: c.caKey.Public, Certificate: bytes.Clone(cert.Raw), Statement: quote.Quote{Attest: attest, Signature: sig.Marshal()},
-	}
-	return nil
-}
 
 // keylimeVectors are about hosts that only quote: methods nonce-only and
 // ek-certified.
@@ -206,7 +50,7 @@ func keylimeVectors() []Vector {
 	broken := func(name, comment string, before, after func(*carried) error) Vector {
 		return certified(Vector{Name: name, Comment: comment, Flags: []string{"Relay"}, Fails: []string{"link.ek-certificate"}}, before, after)
 	}
-	registered := func(c *carried, ak *Key) error {
+	registered := func(c *carried, ak *testlab.Key) error {
 		ek, err := c.World.Host.EK.Name()
 		if err != nil {
 			return err
@@ -239,7 +83,7 @@ func keylimeVectors() []Vector {
 			func(c *carried) error {
 				w := *c.World
 				w.Guest = w.OtherGuest
-				b, err := w.Bundle(Challenge(1))
+				b, err := w.Bundle(testlab.Challenge(1))
 				if err != nil {
 					return err
 				}
@@ -248,9 +92,9 @@ func keylimeVectors() []Vector {
 			}),
 		nonce(Vector{Name: "OtherChallenge", Comment: "the host quoted over this guest's leaf under another challenge", Flags: []string{"Replay"}, Fails: []string{"link.inclusion"}, Undecided: unproven},
 			func(c *carried) error {
-				c.Bundle.Challenge = Challenge(2)
+				c.Bundle.Challenge = testlab.Challenge(2)
 				err := c.commit()
-				c.Bundle.Challenge = Challenge(1)
+				c.Bundle.Challenge = testlab.Challenge(1)
 				return err
 			}),
 		nonce(Vector{Name: "LowerCase", Comment: "the nonce in lower case: one leaf has one nonce", Flags: []string{"Ambiguous"}, Fails: []string{"link.inclusion"}, Undecided: unproven},
@@ -290,14 +134,14 @@ func keylimeVectors() []Vector {
 		broken("NoStatement", "nothing says where the CA's key is", nil, func(c *carried) error { c.Bundle.Link.CA = nil; return nil }),
 		broken("ByOtherHost", "another host's attestation key certified the CA key", func(c *carried) error { c.by = c.World.OtherHost; return nil }, nil),
 		broken("ByOtherKey", "a CA key that nobody certified signed the vTPM's certificate",
-			func(c *carried) (err error) { c.issuer, err = NewKey(caTemplate("elsewhere")); return err }, nil),
+			func(c *carried) (err error) { c.issuer, err = testlab.NewKey(caTemplate("elsewhere")); return err }, nil),
 		broken("OtherKeyCertified", "the host certified another key of its TPM",
 			func(c *carried) (err error) { c.name, err = c.World.Host.EK.Name(); return err }, nil),
 		broken("OtherPurpose", "the host certified the key for something else",
 			func(c *carried) error { c.purpose = []byte("a challenge of somebody's"); return nil }, nil),
 		broken("OtherCACertificate", "the CA's certificate is for another key",
 			nil, func(c *carried) error {
-				key, err := NewKey(caTemplate("elsewhere"))
+				key, err := testlab.NewKey(caTemplate("elsewhere"))
 				if err != nil {
 					return err
 				}
@@ -324,20 +168,22 @@ func keylimeVectors() []Vector {
 			func(c *carried) error { c.subject = c.World.OtherGuest.EK; return nil }, nil),
 		broken("CopyableKey", "the CA key may be duplicated to another TPM",
 			func(c *carried) error {
-				return c.otherCA(func(t *KeyTemplate) { t.Attributes &^= quote.FixedTPM | quote.FixedParent })
+				return c.otherCA(func(t *testlab.KeyTemplate) { t.Attributes &^= quote.FixedTPM | quote.FixedParent })
 			}, nil),
 		broken("ImportedKey", "the CA key was made outside of the host's TPM",
 			func(c *carried) error {
-				return c.otherCA(func(t *KeyTemplate) { t.Attributes &^= quote.SensitiveDataOrigin })
+				return c.otherCA(func(t *testlab.KeyTemplate) { t.Attributes &^= quote.SensitiveDataOrigin })
 			}, nil),
 		broken("DecryptingKey", "the CA key also decrypts",
-			func(c *carried) error { return c.otherCA(func(t *KeyTemplate) { t.Attributes |= quote.Decrypt }) }, nil),
+			func(c *carried) error {
+				return c.otherCA(func(t *testlab.KeyTemplate) { t.Attributes |= quote.Decrypt })
+			}, nil),
 		broken("RSAKey", "the CA key is an RSA key, which deepattest makes none of",
 			func(c *carried) error {
-				return c.otherCA(func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 })
+				return c.otherCA(func(t *testlab.KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 })
 			}, nil),
 		broken("SHA1Name", "the host certified the CA key by a SHA-1 Name, for which another key can be found",
-			func(c *carried) error { return c.otherCA(func(t *KeyTemplate) { t.NameAlg = quote.SHA1 }) }, nil),
+			func(c *carried) error { return c.otherCA(func(t *testlab.KeyTemplate) { t.NameAlg = quote.SHA1 }) }, nil),
 		broken("StatementOtherHash", "the host's key signed the certification with another hash than its own",
 			func(c *carried) error {
 				c.signAs = func(b []byte) (*quote.Signature, error) { return c.World.Host.AK.SignAs(quote.ECDSA, quote.SHA384, b) }
@@ -366,31 +212,6 @@ func keylimeVectors() []Vector {
 		broken("NotForEK", "a certificate of that CA that is not for endorsement keys",
 			func(c *carried) error { c.template.KeyUsage = x509.KeyUsageDigitalSignature; return nil }, nil),
 	}
-}
-
-// signPSS gives the host an RSA key and has it sign the certification by a scheme
-// that is not the key's.
-func (c *carried) signPSS() error {
-	t := AKTemplate(c.World.Host.Name + " AK")
-	t.Scheme, t.RSA = quote.RSASSA, 2048
-	var err error
-	if c.World.Host.AK, err = NewKey(t); err != nil {
-		return err
-	}
-	if err := c.rebuild(); err != nil {
-		return err
-	}
-	if err := c.certified(); err != nil {
-		return err
-	}
-	key := c.World.Host.AK.Signer.(*rsa.PrivateKey)
-	c.signAs = func(b []byte) (*quote.Signature, error) {
-		sum := sha256.Sum256(b)
-		salt := bytes.NewReader(make([]byte, sha256.Size)) // the vector is the same each time
-		sig, err := rsa.SignPSS(salt, key, crypto.SHA256, sum[:], &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash})
-		return &quote.Signature{Scheme: quote.RSAPSS, Hash: quote.SHA256, RSA: sig}, err
-	}
-	return nil
 }
 
 // warning adds a check that warns beside those that fail.

@@ -1,4 +1,4 @@
-package testlab
+package keylime
 
 import (
 	"bytes"
@@ -22,8 +22,8 @@ import (
 	"github.com/deepattest/deepattest/quote"
 )
 
-// keylimeRecord is an agent in the fake registrar.
-type keylimeRecord struct {
+// record is an agent in the fake registrar.
+type record struct {
 	EK     []byte // TPM2B_PUBLIC
 	AK     []byte // TPM2B_PUBLIC
 	Cert   []byte // DER
@@ -37,7 +37,7 @@ type keylimeRecord struct {
 
 func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }
 
-func (k *Keylime) registrar() http.Handler {
+func (k *Installation) registrar() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /version", func(w http.ResponseWriter, _ *http.Request) {
 		answer2(w, http.StatusOK, "Success", map[string]any{"current_version": "2.6", "supported_versions": []string{"2.5", "2.6", "3.0"}})
@@ -51,7 +51,7 @@ func (k *Keylime) registrar() http.Handler {
 	return m
 }
 
-func (k *Keylime) register(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) register(w http.ResponseWriter, r *http.Request) {
 	var q struct {
 		EK   []byte  `json:"ek_tpm"`
 		AK   []byte  `json:"aik_tpm"`
@@ -66,7 +66,7 @@ func (k *Keylime) register(w http.ResponseWriter, r *http.Request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	id := r.PathValue("id")
-	rec := &keylimeRecord{EK: q.EK, AK: q.AK, MTLS: q.MTLS, IP: q.IP, Port: q.Port}
+	rec := &record{EK: q.EK, AK: q.AK, MTLS: q.MTLS, IP: q.IP, Port: q.Port}
 	invalid := func() { answer2(w, http.StatusBadRequest, "Could not register agent with invalid data", nil) }
 	ek, err := tpm2.Unmarshal[tpm2.TPM2BPublic](q.EK)
 	if err != nil {
@@ -100,7 +100,7 @@ func (k *Keylime) register(w http.ResponseWriter, r *http.Request) {
 }
 
 // credential answers with a credential for the two keys, in the form of tpm2-tools.
-func (k *Keylime) credential(w http.ResponseWriter, ek *tpm2.TPMTPublic, ak []byte) ([]byte, error) {
+func (k *Installation) credential(w http.ResponseWriter, ek *tpm2.TPMTPublic, ak []byte) ([]byte, error) {
 	if len(ak) < 2 {
 		return nil, fmt.Errorf("no attestation key")
 	}
@@ -150,7 +150,7 @@ func certifies(der, ek []byte) bool {
 	return err == nil && bytes.Equal(spki, c.RawSubjectPublicKeyInfo)
 }
 
-func (k *Keylime) activate(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) activate(w http.ResponseWriter, r *http.Request) {
 	var q struct {
 		Tag string `json:"auth_tag"`
 	}
@@ -176,7 +176,7 @@ func (k *Keylime) activate(w http.ResponseWriter, r *http.Request) {
 	answer2(w, http.StatusOK, "Success", nil)
 }
 
-func (k *Keylime) listRecords(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) listRecords(w http.ResponseWriter, r *http.Request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !admin(r) {
@@ -186,7 +186,7 @@ func (k *Keylime) listRecords(w http.ResponseWriter, r *http.Request) {
 	answer2(w, http.StatusOK, "Success", map[string]any{"uuids": slices.Sorted(maps.Keys(k.records))})
 }
 
-func (k *Keylime) showRecord(w http.ResponseWriter, r *http.Request) {
+func (k *Installation) showRecord(w http.ResponseWriter, r *http.Request) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	id := r.PathValue("id")

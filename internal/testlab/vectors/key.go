@@ -1,9 +1,10 @@
-package testlab
+package vectors
 
 import (
 	"crypto/x509"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -11,28 +12,28 @@ import (
 // keyVectors are about attestation keys.
 func keyVectors() []Vector {
 	var list []Vector
-	weak := func(name, comment string, edit func(*KeyTemplate), cves ...string) {
+	weak := func(name, comment string, edit func(*testlab.KeyTemplate), cves ...string) {
 		v := Vector{Name: name, Comment: comment, Flags: []string{"WeakKey"}, CVEs: cves, Fails: []string{"*.ak.attributes"}}
 		list = append(list, both(v, func(s side) error { return s.key(edit) })...)
 	}
 	weak("AKNotRestricted", "the key signs anything, such as a made-up quote",
-		func(t *KeyTemplate) { t.Attributes &^= quote.Restricted }, "CVE-2025-49707")
-	weak("AKDecrypts", "the key also decrypts", func(t *KeyTemplate) { t.Attributes |= quote.Decrypt })
-	weak("AKNotFixedTPM", "the key may be copied to another TPM", func(t *KeyTemplate) { t.Attributes &^= quote.FixedTPM })
-	weak("AKNotFixedParent", "the key may be moved to another parent", func(t *KeyTemplate) { t.Attributes &^= quote.FixedParent })
+		func(t *testlab.KeyTemplate) { t.Attributes &^= quote.Restricted }, "CVE-2025-49707")
+	weak("AKDecrypts", "the key also decrypts", func(t *testlab.KeyTemplate) { t.Attributes |= quote.Decrypt })
+	weak("AKNotFixedTPM", "the key may be copied to another TPM", func(t *testlab.KeyTemplate) { t.Attributes &^= quote.FixedTPM })
+	weak("AKNotFixedParent", "the key may be moved to another parent", func(t *testlab.KeyTemplate) { t.Attributes &^= quote.FixedParent })
 	weak("AKImported", "the key was made outside of the TPM",
-		func(t *KeyTemplate) { t.Attributes &^= quote.SensitiveDataOrigin }, "CVE-2025-49707")
-	weak("AKSchemeSHA1", "the key signs SHA-1 digests", func(t *KeyTemplate) { t.SchemeHash = quote.SHA1 })
-	weak("AKNameSHA1", "the key's Name is a SHA-1 digest, for which another key can be found", func(t *KeyTemplate) { t.NameAlg = quote.SHA1 })
-	weak("AKRSA1024", "the key is RSA-1024", func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 1024 })
+		func(t *testlab.KeyTemplate) { t.Attributes &^= quote.SensitiveDataOrigin }, "CVE-2025-49707")
+	weak("AKSchemeSHA1", "the key signs SHA-1 digests", func(t *testlab.KeyTemplate) { t.SchemeHash = quote.SHA1 })
+	weak("AKNameSHA1", "the key's Name is a SHA-1 digest, for which another key can be found", func(t *testlab.KeyTemplate) { t.NameAlg = quote.SHA1 })
+	weak("AKRSA1024", "the key is RSA-1024", func(t *testlab.KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 1024 })
 	weak("AKRSAExponent3", "the key is RSA-2048 with exponent 3",
-		func(t *KeyTemplate) { t.Scheme, t.RSA, t.Exponent = quote.RSASSA, 2048, 3 }, "CVE-2006-4339")
-	weak("AKRSA2560", "the key is RSA of a size that TPMs do not make", func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2560 })
+		func(t *testlab.KeyTemplate) { t.Scheme, t.RSA, t.Exponent = quote.RSASSA, 2048, 3 }, "CVE-2006-4339")
+	weak("AKRSA2560", "the key is RSA of a size that TPMs do not make", func(t *testlab.KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2560 })
 	list = append(list, both(Vector{
 		Name: "AKRSAEven", Comment: "the key's modulus is even: anybody can factor it",
 		Flags: []string{"WeakKey"}, Fails: []string{"*.ak.attributes"},
 	}, func(s side) error {
-		if err := s.key(func(t *KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 }); err != nil {
+		if err := s.key(func(t *testlab.KeyTemplate) { t.Scheme, t.RSA = quote.RSASSA, 2048 }); err != nil {
 			return err
 		}
 		ak := s.machine().AK
@@ -136,7 +137,7 @@ func keyVectors() []Vector {
 			Name: "HostPinnedAndRegistered", Comment: "the same, bound by a registrar that the tenant trusts; its certificate has run out",
 			Flags: []string{"EKCertificate"}, Fails: []string{"host.ek.chain"},
 			change: func(s *Scene) error {
-				if err := s.World.certify(s.World.Host, s.World.Maker, func(c *x509.Certificate) { c.NotAfter = s.World.Now.AddDate(0, 0, -1) }); err != nil {
+				if err := s.World.Certify(s.World.Host, s.World.Maker, func(c *x509.Certificate) { c.NotAfter = s.World.Now.AddDate(0, 0, -1) }); err != nil {
 					return err
 				}
 				err := s.rebuild()
@@ -150,7 +151,7 @@ func keyVectors() []Vector {
 			Name: "HostEnrolledTwice", Comment: "the trust file holds the host's former attestation key as well",
 			change: func(s *Scene) error {
 				former := s.Options.Anchors.Hosts[0]
-				former.AK = flipped(former.AK, 10)
+				former.AK = testlab.Flipped(former.AK, 10)
 				s.Options.Anchors.Hosts = append([]verify.EnrolledHost{former}, s.Options.Anchors.Hosts...)
 				return nil
 			},

@@ -1,11 +1,11 @@
-package testlab
+package vectors
 
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"slices"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/quote/ima"
 )
@@ -37,16 +37,16 @@ func imaVectors() []Vector {
 	add(Vector{
 		Name: "IMALonger", Comment: "files were measured between the quote and the reading of the list: the quoted value is that of its beginning",
 	}, func(s side) error {
-		s.layer().Logs.IMA = append(bytes.Clone(s.layer().Logs.IMA), entry("sha256:\x00"+string(make([]byte, 32)), "/usr/bin/late")...)
+		s.layer().Logs.IMA = append(bytes.Clone(s.layer().Logs.IMA), testlab.IMAEntry("sha256:\x00"+string(make([]byte, 32)), "/usr/bin/late")...)
 		return nil
 	})
 	add(Vector{
 		Name: "IMAViolation", Comment: "the kernel could not measure a file, and said so", Warns: []string{"*.ima.replay"},
 	}, func(s side) error {
-		violation := entry("sha256:\x00"+string(make([]byte, 32)), "/etc/shadow")
+		violation := testlab.IMAEntry("sha256:\x00"+string(make([]byte, 32)), "/etc/shadow")
 		copy(violation[4:24], make([]byte, 20)) // the template hash
 		s.layer().Logs.IMA = append(bytes.Clone(s.layer().Logs.IMA), violation...)
-		return s.boot(func(bank map[int]quote.Hex) { bank[10] = extended(bank[10], bytes.Repeat([]byte{0xFF}, 32)) })
+		return s.boot(func(bank map[int]quote.Hex) { bank[10] = testlab.Extended(bank[10], bytes.Repeat([]byte{0xFF}, 32)) })
 	})
 	add(Vector{
 		Name: "IMAMissing", Comment: "the policy has rules for files, and there is no list", Flags: []string{"MissingLog"},
@@ -143,7 +143,7 @@ func imaKernelVectors() []Vector {
 			if err != nil {
 				return err
 			}
-			s.layer().Logs.IMA = append(bytes.Clone(s.layer().Logs.IMA), entry(f.Alg+":\x00"+string(f.Digest), f.Path)...)
+			s.layer().Logs.IMA = append(bytes.Clone(s.layer().Logs.IMA), testlab.IMAEntry(f.Alg+":\x00"+string(f.Digest), f.Path)...)
 			break
 		}
 		return s.extendAs(own)
@@ -151,7 +151,7 @@ func imaKernelVectors() []Vector {
 	add(Vector{
 		Name: "IMAKexecInserted", Comment: "a second boot aggregate that was not measured is put into the list", Flags: []string{"TamperedLog"}, Fails: []string{"*.ima.replay"},
 	}, func(s side) error {
-		l := entry("sha256:\x00"+string(make([]byte, 32)), ima.BootAggregateName)
+		l := testlab.IMAEntry("sha256:\x00"+string(make([]byte, 32)), ima.BootAggregateName)
 		s.layer().Logs.IMA = append(l, s.layer().Logs.IMA...)
 		return nil
 	})
@@ -176,19 +176,19 @@ func imaKernelVectors() []Vector {
 		return nil
 	})
 	firmware := func(s side) error {
-		return s.editLog(func(l *logEditor) {
+		return s.editLog(func(l *testlab.LogEditor) {
 			text := []byte("measured before IMA starts")
-			l.events = append(l.events, MeasuredText(ima.PCR, quote.EventEFIAction, text, text))
+			l.Events = append(l.Events, testlab.MeasuredText(ima.PCR, quote.EventEFIAction, text, text))
 		})
 	}
 	add(Vector{Name: "IMABehindFirmware", Comment: "the firmware measured something into PCR 10 before IMA started"}, func(s side) error {
 		digest := sha256.Sum256([]byte("measured before IMA starts"))
-		value := extended(make([]byte, 32), digest[:])
+		value := testlab.Extended(make([]byte, 32), digest[:])
 		for e, err := range ima.Entries(s.layer().Logs.IMA) {
 			if err != nil {
 				return err
 			}
-			value = extended(value, own(&e))
+			value = testlab.Extended(value, own(&e))
 		}
 		if err := firmware(s); err != nil {
 			return err
@@ -217,22 +217,7 @@ func (s side) extendAs(digest func(e *ima.Entry) []byte) error {
 		if err != nil {
 			return err
 		}
-		value = extended(value, digest(&e))
+		value = testlab.Extended(value, digest(&e))
 	}
 	return s.boot(func(bank map[int]quote.Hex) { bank[ima.PCR] = value })
-}
-
-// entry makes an entry of the template ima-ng for a file's digest, which begins
-// with its algorithm's name, and path. Its template hash is not that of its data,
-// which only a SHA-1 bank would show.
-func entry(digest, path string) []byte {
-	le := binary.LittleEndian
-	var data []byte
-	data = append(le.AppendUint32(data, uint32(len(digest))), digest...)
-	data = append(le.AppendUint32(data, uint32(len(path)+1)), path...)
-	data = append(data, 0)
-	b := le.AppendUint32(nil, ima.PCR)
-	b = append(b, bytes.Repeat([]byte{1}, 20)...)
-	b = append(le.AppendUint32(b, uint32(len("ima-ng"))), "ima-ng"...)
-	return append(le.AppendUint32(b, uint32(len(data))), data...)
 }

@@ -1,4 +1,4 @@
-package testlab
+package keylime
 
 import (
 	"context"
@@ -15,10 +15,10 @@ import (
 	"time"
 )
 
-// KeylimeAgent is a fake pull agent: it answers the two quote routes with what a
+// Agent is a fake pull agent: it answers the two quote routes with what a
 // function gives, over mutual TLS with a self-signed certificate, and refuses what the
 // real one refuses. A real one needs a TPM device and a registrar.
-type KeylimeAgent struct {
+type Agent struct {
 	URL string
 
 	mu     sync.Mutex
@@ -36,8 +36,8 @@ type AgentAnswer struct {
 	IMA   string // as text
 }
 
-// StartKeylimeAgent runs an agent that accepts client certificates of an installation.
-func StartKeylimeAgent(k *Keylime, quote func(ctx context.Context, nonce string, pcrs []int) (AgentAnswer, error)) (*KeylimeAgent, error) {
+// StartAgent runs an agent that accepts client certificates of an installation.
+func StartAgent(k *Installation, quote func(ctx context.Context, nonce string, pcrs []int) (AgentAnswer, error)) (*Agent, error) {
 	own, err := newAuthority("keylime agent")
 	if err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func StartKeylimeAgent(k *Keylime, quote func(ctx context.Context, nonce string,
 	if err != nil {
 		return nil, err
 	}
-	a := &KeylimeAgent{quote: quote, version: "2.6", cert: cert.Certificate[0]}
+	a := &Agent{quote: quote, version: "2.6", cert: cert.Certificate[0]}
 	pool := x509.NewCertPool()
 	pool.AddCert(k.ca.cert)
 	m := http.NewServeMux()
@@ -66,23 +66,23 @@ func StartKeylimeAgent(k *Keylime, quote func(ctx context.Context, nonce string,
 }
 
 // SetVersion has the agent tell another newest API.
-func (a *KeylimeAgent) SetVersion(v string) {
+func (a *Agent) SetVersion(v string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.version = v
 }
 
 // Close stops the agent.
-func (a *KeylimeAgent) Close() { a.server.Close() }
+func (a *Agent) Close() { a.server.Close() }
 
 // Certificate is the agent's own certificate in PEM, as it registers it.
-func (a *KeylimeAgent) Certificate() string {
+func (a *Agent) Certificate() string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert}))
 }
 
 // SetServerCertificate puts an agent's own certificate into its record, as the agent
 // itself does when it registers.
-func (k *Keylime) SetServerCertificate(id, cert string) {
+func (k *Installation) SetServerCertificate(id, cert string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if rec := k.records[id]; rec != nil {
@@ -92,7 +92,7 @@ func (k *Keylime) SetServerCertificate(id, cert string) {
 
 var agentNonce = regexp.MustCompile(`^[A-Za-z0-9]{1,64}$`)
 
-func (a *KeylimeAgent) answer(w http.ResponseWriter, r *http.Request) {
+func (a *Agent) answer(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	q := r.URL.Query()

@@ -1,10 +1,13 @@
-package testlab
+// Package vectors makes good and forged evidence, one change of a good bundle each, and
+// says what a verifier must find in it.
+package vectors
 
 import (
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/deepattest/deepattest/internal/testlab"
 	"github.com/deepattest/deepattest/quote"
 	"github.com/deepattest/deepattest/verify"
 )
@@ -28,7 +31,7 @@ type Vector struct {
 
 // Scene is what a vector's change works on.
 type Scene struct {
-	World   *World
+	World   *testlab.World
 	Bundle  *quote.Bundle
 	Options verify.Options
 	logs    string
@@ -46,7 +49,7 @@ func (v *Vector) Build() ([]byte, verify.Options, error) {
 		}
 		return v.edited(data, opts)
 	}
-	w, err := NewWorld()
+	w, err := testlab.NewWorld()
 	if err != nil {
 		return fault(err)
 	}
@@ -80,7 +83,7 @@ func (v *Vector) edited(data []byte, opts verify.Options) ([]byte, verify.Option
 
 // rebuild makes bundle and options again, from a changed world.
 func (s *Scene) rebuild() (err error) {
-	challenge := Challenge(1)
+	challenge := testlab.Challenge(1)
 	if s.Bundle, err = s.World.Bundle(challenge); err != nil {
 		return err
 	}
@@ -113,7 +116,7 @@ func (s *Scene) host() side    { return side{s, "host"} }
 func (s *Scene) guest() side   { return side{s, "guest"} }
 func (s *Scene) sides() []side { return []side{s.host(), s.guest()} }
 
-func (s side) machine() *Machine {
+func (s side) machine() *testlab.Machine {
 	if s.prefix == "host" {
 		return s.World.Host
 	}
@@ -182,16 +185,16 @@ func (s side) boot(edit func(bank map[int]quote.Hex)) error {
 // select has the machine quote a selection and show its values.
 func (s side) selectPCRs(sel quote.Selection) error {
 	s.machine().Selection = sel
-	s.layer().PCRs = s.machine().values(sel)
+	s.layer().PCRs = s.machine().Values(sel)
 	return s.quote()
 }
 
 // key gives the machine another attestation key.
-func (s side) key(edit func(*KeyTemplate)) error {
-	t := AKTemplate(s.machine().Name + " AK")
+func (s side) key(edit func(*testlab.KeyTemplate)) error {
+	t := testlab.AKTemplate(s.machine().Name + " AK")
 	edit(&t)
 	var err error
-	if s.machine().AK, err = NewKey(t); err != nil {
+	if s.machine().AK, err = testlab.NewKey(t); err != nil {
 		return err
 	}
 	return s.rebuild()
