@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
-
 )
 
 // What `deepattest log` makes of captured logs is what the TPM held at the end of
